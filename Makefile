@@ -1,0 +1,46 @@
+# Every verb sets up what it needs; the second time that takes under a second.
+# Needs: python3 >= 3.11, make, a C compiler.
+
+PYTHON ?= python3
+UV := .uv/bin/uv
+# On Linux, MLX runs on the CPU unless you say `make BACKEND=cuda serve`.
+BACKEND ?= $(if $(filter Linux,$(shell uname -s)),cpu,)
+EXTRAS := $(if $(BACKEND),--extra $(BACKEND)) --extra embeddings
+RUN := $(UV) run --frozen --no-sync
+# Arguments for `make serve`, as in: make serve ARGS="--port 9000"
+ARGS ?=
+
+.PHONY: setup serve test lint fix bench docs
+
+setup: .venv/.synced
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv .uv || { echo "python3's venv module is needed (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.13'
+
+.venv/.synced: $(UV) pyproject.toml uv.lock app/__init__.py
+	$(UV) sync --frozen --quiet --python $(PYTHON) --group samples $(EXTRAS)
+	@touch $@
+
+serve: setup
+	$(RUN) mlx-openai-server launch $(ARGS)
+
+test: setup
+	$(RUN) pytest
+
+lint: setup
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) pyright
+	$(RUN) lint-imports
+
+fix: setup
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+bench: setup
+	$(RUN) python -m bench $(ARGS)
+
+docs: setup
+	$(RUN) python -m app.settings.docs

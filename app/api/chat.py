@@ -1,0 +1,109 @@
+"""POST /v1/chat/completions: OpenAI's chat API, to and from the neutral request and events."""
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from app.api.bodies import body_docs, read_body
+from app.api.chat_encoding import ChatReply, ChatStream
+from app.api.context import context_of
+from app.api.openai_errors import ERROR_DOCS
+from app.api.replies import Call, StreamReply, UnaryReply
+from app.core.requests import GenerationRequest, Message, Role, Sampling
+from app.errors import InvalidRequest, UnsupportedField
+from app.schemas.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatMessage
+
+router = APIRouter(tags=["chat"])
+
+_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_REPLY_DOCS: dict[int | str, dict[str, Any]] = ERROR_DOCS | {
+    200: {
+        "model": ChatCompletion,
+        "description": "The answer, or with `stream` its chunks as server-sent events.",
+        "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/ChatCompletionChunk"}}},
+    }
+}
+DOCUMENTED = (ChatCompletionRequest, ChatCompletionChunk)
+
+
+@router.post("/v1/chat/completions", responses=_REPLY_DOCS, openapi_extra=body_docs(ChatCompletionRequest))
+@router.post("/chat/completions", include_in_schema=False)
+async def create_chat_completion(request: Request) -> Response:
+    """Answer a conversation."""
+    context = context_of(request)
+    body = await read_body(request, ChatCompletionRequest)
+    call = Call(context.registry, body.model, to_generation(body), context.record)
+    shown_model = body.model or context.registry.find(None).spec.name
+    reply = ChatReply(shown_model, includes_usage=bool(body.stream_options and body.stream_options.include_usage))
+    if body.stream:
+        return StreamReply(call, ChatStream(reply, context.record.request_id), context.heartbeat_s)
+    return UnaryReply(call, reply.completion)
+
+
+def to_generation(body: ChatCompletionRequest) -> GenerationRequest:
+    """Translate a body. Errors: InvalidRequest."""
+    return GenerationRequest(
+        messages=[_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)],
+        sampling=Sampling(
+            temperature=body.temperature,
+            top_p=body.top_p,
+            top_k=body.top_k,
+            min_p=body.min_p,
+            repetition_penalty=body.repetition_penalty,
+            presence_penalty=body.presence_penalty,
+            frequency_penalty=body.frequency_penalty,
+            logit_bias=_logit_bias(body.logit_bias),
+            seed=body.seed,
+        ),
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        stop=_stops(body.stop),
+        template_arguments=_template_arguments(body.chat_template_kwargs),
+    )
+
+
+def _message(message: ChatMessage, path: str) -> Message:
+    role = _ROLES.get(message.role)
+    if role is None:
+        raise InvalidRequest(f"Messages of role '{message.role}' are not supported yet.", param=f"{path}.role")
+    match message.content:
+        case str(text):
+            content = text
+        case None:
+            raise InvalidRequest(f"'{path}.content' is missing.", param=f"{path}.content")
+        case parts:
+            content = ""
+            for index, part in enumerate(parts):
+                if part.type != "text":
+                    raise UnsupportedField(
+                        f"{path}.content[{index}]", f"parts of type '{part.type}' need another model"
+                    )
+                if part.text is None:
+                    raise InvalidRequest("A text part needs 'text'.", param=f"{path}.content[{index}].text")
+                content += part.text
+    return Message(role, content, message.name)
+
+
+def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if "" in stops:
+        raise InvalidRequest("A stop string must not be empty.", param="stop")
+    return stops
+
+
+def _logit_bias(bias: dict[str, float] | None) -> dict[int, float] | None:
+    if bias is None:
+        return None
+    try:
+        return {int(token): value for token, value in bias.items() if -(2**31) <= int(token) < 2**31}
+    except ValueError:
+        raise InvalidRequest("The keys of logit_bias must be token ids.", param="logit_bias") from None
+
+
+def _template_arguments(arguments: dict[str, Any] | None) -> dict[str, object]:
+    """Arguments for the chat template; they must survive the way to the worker."""
+    try:
+        msgspec.msgpack.encode(arguments)
+    except (OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise InvalidRequest(f"chat_template_kwargs cannot be used: {error}", param="chat_template_kwargs") from None
+    return arguments or {}

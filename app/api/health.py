@@ -1,0 +1,90 @@
+"""GET /health and GET /v1/queue/stats: how the server is doing."""
+
+from fastapi import APIRouter, Request, Response
+
+from app.api.context import context_of
+from app.core.registry import Registry
+from app.core.served_model import ServedModel
+from app.schemas.health import Health, ModelHealth, QueueStats, QueueStatsReply
+
+router = APIRouter(tags=["operations"])
+DOCUMENTED = ()
+
+# What the supervisors of the servers before this one look for.
+_READY = "initialized"
+
+
+@router.get("/health", responses={503: {"model": Health}})
+@router.get("/v1/health", include_in_schema=False)
+@router.get("/health/ready", responses={503: {"model": Health}})
+@router.get("/v1/health/ready", include_in_schema=False)
+async def get_health(request: Request, response: Response) -> Health:
+    """200 when every model is ready, else 503 with the reason."""
+    health = _health(context_of(request).registry)
+    response.status_code = 200 if health.status == "ok" else 503
+    return health
+
+
+@router.get("/health/live")
+@router.get("/v1/health/live", include_in_schema=False)
+async def get_liveness() -> dict[str, str]:
+    """200 as long as the server process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/v1/queue/stats")
+@router.get("/queue/stats", include_in_schema=False)
+async def get_queue_stats(request: Request) -> QueueStatsReply:
+    """Requests running, waiting and done: of all models together and of each."""
+    models = {name: _stats(model) for name, model in context_of(request).registry.models.items()}
+    return QueueStatsReply(status="ok", queue_stats=_total(list(models.values())), models=models)
+
+
+def _health(registry: Registry) -> Health:
+    models = {name: _model_health(model) for name, model in registry.models.items()}
+    first = next(iter(models))
+    reason = next((f"{name}: {one.reason or one.status}" for name, one in models.items() if one.status != _READY), None)
+    return Health(
+        status="ok" if reason is None else "unhealthy",
+        model_id=first,
+        model_status=models[first].status,
+        reason=reason,
+        models=models,
+    )
+
+
+def _model_health(model: ServedModel) -> ModelHealth:
+    if model.state == "ready":
+        return ModelHealth(status=_READY)
+    return ModelHealth(status=model.state, reason=model.reason)
+
+
+def _stats(model: ServedModel) -> QueueStats:
+    line = model.admission
+    counts = line.counts
+    return QueueStats(
+        running=model.state == "ready",
+        queue_size=line.num_waiting,
+        max_queue_size=line.queue_size,
+        active_requests=line.num_active,
+        max_concurrency=model.max_concurrency,
+        completed_requests=counts.completed,
+        failed_requests=counts.failed,
+        cancelled_requests=counts.cancelled,
+        rejected_requests=counts.rejected,
+        timed_out_requests=counts.timed_out,
+        average_wait_s=counts.total_wait_s / max(1, counts.num_waited),
+        max_wait_s=counts.max_wait_s,
+        worker_restarts=model.num_restarts,
+    )
+
+
+def _total(stats: list[QueueStats]) -> QueueStats:
+    """Sums, but the mean of the average waits and the longest of the longest."""
+    summed = set(QueueStats.model_fields) - {"running", "average_wait_s", "max_wait_s"}
+    return QueueStats(
+        running=all(one.running for one in stats),
+        average_wait_s=sum(one.average_wait_s for one in stats) / len(stats),
+        max_wait_s=max(one.max_wait_s for one in stats),
+        **{name: sum(getattr(one, name) for one in stats) for name in summed},
+    )

@@ -1,0 +1,85 @@
+"""The ASGI application: routes, layers, lifespan."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+
+from app import __version__
+from app.api import chat, embeddings, health, index, models
+from app.api.openai_errors import error_response
+from app.core.registry import Registry
+from app.errors import ServerError
+from app.middleware.auth import AuthMiddleware
+from app.middleware.body_limit import BodyLimitMiddleware
+from app.middleware.error_rendering import ErrorRenderingMiddleware
+from app.middleware.tracking import TrackingMiddleware
+from app.settings import Settings
+
+_ROUTERS = (chat, embeddings, models, health, index)
+
+
+def create_app(settings: Settings, registry: Registry) -> FastAPI:
+    """Put the application together; its lifespan starts the registry's workers and ends them."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        registry.start()
+        try:
+            yield
+        finally:
+            await registry.close()
+
+    app = FastAPI(title="mlx-openai-server", version=__version__, lifespan=lifespan, middleware=_layers(settings))
+    app.state.registry = registry
+    app.state.settings = settings
+    app.add_exception_handler(HTTPException, _raise)
+    for module in _ROUTERS:
+        app.include_router(module.router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _layers(settings: Settings) -> list[Middleware]:
+    """From the outside in."""
+    return [
+        Middleware(TrackingMiddleware),
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "X-Process-Time", "Retry-After"],
+        ),
+        Middleware(ErrorRenderingMiddleware, render=_render),
+        Middleware(AuthMiddleware, keys=tuple(key.get_secret_value() for key in settings.api_key)),
+        Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes),
+    ]
+
+
+def _render(_path: str, error: ServerError, request_id: str) -> Response:
+    """An error in the protocol of its path."""
+    return error_response(error, request_id)
+
+
+async def _raise(_request: Request, error: Exception) -> Response:
+    """Let the framework's own errors travel on to the layer that renders all of them."""
+    raise error
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The document of all routes, with the bodies that `read_body` reads."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        documented = [(model, "validation") for module in _ROUTERS for model in module.DOCUMENTED]
+        _, definitions = models_json_schema(documented, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+        document.setdefault("components", {}).setdefault("schemas", {}).update(definitions.get("$defs", {}))
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,141 @@
+"""The frames between the server and a worker: length-prefixed msgpack over a socketpair."""
+
+from typing import Generic, Literal, TypeVar
+
+import msgspec
+
+from app.core.events import Event
+from app.core.requests import Kind, Request
+
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+_PREFIX_BYTES = 4
+T = TypeVar("T")
+
+
+class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
+    """Server to worker, first: `spec` is a ModelSpec as JSON."""
+
+    spec: str
+    cache_dir: str
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
+    """Server to worker: run this; `id` is unique within the worker's life."""
+
+    id: int
+    request: Request
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
+    """Server to worker: nobody wants this request any more; unknown ids are ignored."""
+
+    id: int
+
+
+ToWorker = Load | Submit | Cancel
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """What a loaded model turned out to be; lengths in tokens."""
+
+    kind: Kind
+    context_length: int
+    architecture: str
+    load_s: float
+    device: str
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
+    """Worker to server: a sentence about the loading."""
+
+    sentence: str
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
+    """Worker to server: the model takes requests now."""
+
+    info: ModelInfo
+
+
+class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load-failed"):
+    """Worker to server: loading this model again would fail again; the worker exits."""
+
+    message: str
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True, tag="turn"):
+    """Worker to server: everything one turn produced, (request id, event) in order."""
+
+    events: list[tuple[int, Event]]
+
+
+class LogLine(msgspec.Struct, frozen=True, array_like=True, tag="log"):
+    """Worker to server: a line for the server's log."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+    message: str
+
+
+ToServer = Turn | Progress | Ready | LoadFailed | LogLine
+
+
+class FrameError(Exception):
+    """The bytes on the socket are not frames; the connection cannot go on."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: ToWorker | ToServer) -> bytes:
+    """One frame: a little-endian uint32 length, then msgpack.
+
+    Errors: FrameError when it is larger than a reader accepts.
+    """
+    body = _encoder.encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise FrameError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
+    return len(body).to_bytes(_PREFIX_BYTES, "little") + body
+
+
+class FrameReader(Generic[T]):
+    """Cuts a byte stream into messages, whatever the pieces it arrives in. Owned by one thread."""
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[T]) -> None:
+        self._decoder = decoder
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[T]:
+        """The messages that `data` completes.
+
+        Errors: FrameError on a length over the limit or a body that is no known message.
+        """
+        self._buffer += data
+        messages: list[T] = []
+        start = 0
+        with memoryview(self._buffer) as view:
+            while (body := start + _PREFIX_BYTES) <= len(view):
+                end = body + int.from_bytes(view[start:body], "little")
+                if end - body > MAX_FRAME_BYTES:
+                    raise FrameError(f"a frame announces {end - body} bytes, over the limit of {MAX_FRAME_BYTES}")
+                if end > len(view):
+                    break
+                messages.append(self._decode(view[body:end]))
+                start = end
+        del self._buffer[:start]
+        return messages
+
+    def _decode(self, body: memoryview) -> T:
+        try:
+            return self._decoder.decode(body)
+        except msgspec.MsgspecError as error:
+            raise FrameError(f"a frame holds no known message: {error}") from error
+
+
+def reader_of_worker() -> FrameReader[ToWorker]:
+    """Reads what the server sends."""
+    return FrameReader(msgspec.msgpack.Decoder(ToWorker))
+
+
+def reader_of_server() -> FrameReader[ToServer]:
+    """Reads what a worker sends."""
+    return FrameReader(msgspec.msgpack.Decoder(ToServer))

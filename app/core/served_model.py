@@ -1,0 +1,185 @@
+"""One served model: its worker kept alive, its line of requests, its state."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from loguru import logger
+
+from app.core import frames
+from app.core.admission import Admission
+from app.core.event_stream import EventStream
+from app.core.record import RequestRecord
+from app.core.requests import ENDPOINT_OF_KIND, KIND_OF_REQUEST, Kind, Request
+from app.core.worker_process import WorkerProcess
+from app.errors import InvalidRequest, ModelLoadError, ModelUnavailable, RequestTimeout, ServerError
+from app.settings import ModelSpec
+
+State = Literal["loading", "ready", "restarting", "failed", "stopped"]
+
+DEFAULT_CONCURRENCY: dict[Kind, int] = {"lm": 16, "embeddings": 16}
+_FIRST_BACKOFF_S = 0.2
+_LONGEST_BACKOFF_S = 30.0
+# A worker that ran this long has earned a fresh start of the back-off.
+_STABLE_S = 60.0
+
+
+class ServedModel:
+    """A model and the worker process that runs it. Owned by the event loop's thread."""
+
+    def __init__(self, spec: ModelSpec, cache_dir: Path) -> None:
+        self.spec = spec
+        self.state: State = "loading"
+        self.reason: str | None = None
+        self.info: frames.ModelInfo | None = None
+        self.num_leases = 0
+        self.num_restarts = 0
+        self.created = int(time.time())
+        self.admission = Admission(spec.queue_size, spec.queue_timeout)
+        self.loaded = asyncio.Event()
+        self._load = frames.Load(spec.model_dump_json(), str(cache_dir))
+        self._worker: WorkerProcess | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The process id of the running worker."""
+        return None if self._worker is None else self._worker.pid
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self.state == "stopped"
+
+    @property
+    def max_concurrency(self) -> int:
+        """Requests that run at once when the model is ready."""
+        return self.spec.max_concurrency or DEFAULT_CONCURRENCY[self.info.kind if self.info else "lm"]
+
+    def start(self) -> None:
+        """Start the worker and keep it running; returns at once."""
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.spec.name}")
+
+    async def close(self) -> None:
+        """End the worker and wait until it is gone."""
+        self.state = "stopped"
+        self.admission.close()
+        if self._supervisor is not None:
+            if self._worker is not None:
+                self._worker.close()
+            else:
+                self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
+
+    def drain(self, error: ServerError, timeout_s: float) -> None:
+        """Turn away who waits with `error` now, and end who runs with it after `timeout_s`."""
+        self.admission.close()
+        self.admission.fail_waiting(error)
+        if self._worker is not None:
+            asyncio.get_running_loop().call_later(timeout_s, self._worker.fail_streams, error)
+
+    @asynccontextmanager
+    async def run(self, request: Request, record: RequestRecord) -> AsyncGenerator[EventStream]:
+        """See `Registry.run`."""
+        if self.state == "failed":
+            raise ModelLoadError(self.reason or "The model could not be loaded.")
+        self._check_kind(request)
+        self.num_leases += 1
+        try:
+            async with self.admission.slot(record.client):
+                record.waited_s = time.monotonic() - record.started_at
+                self._check_kind(request)
+                with self._submitted(request, record) as stream:
+                    yield stream
+        finally:
+            self.num_leases -= 1
+
+    def _submitted(self, request: Request, record: RequestRecord) -> "_Submitted":
+        if self._worker is None or self.state != "ready":
+            raise ModelUnavailable(f"Model '{self.spec.name}' is not running; try again.", retry_after_s=1)
+        return _Submitted(self._worker.submit(request), self.spec.request_timeout, record)
+
+    def _check_kind(self, request: Request) -> None:
+        kind = KIND_OF_REQUEST[type(request)]
+        if self.info is not None and self.info.kind != kind:
+            raise InvalidRequest(
+                f"'{self.spec.name}' is a model of kind {self.info.kind}; use {ENDPOINT_OF_KIND[self.info.kind]}.",
+                param="model",
+            )
+
+    async def _supervise(self) -> None:
+        """Keep a worker running until the model is closed or cannot be loaded."""
+        backoff_s = _FIRST_BACKOFF_S
+        while not self._is_stopped:
+            started = time.monotonic()
+            error = await self._run_worker()
+            self.admission.close()
+            if self._is_stopped:
+                return
+            if error is not None:
+                self._give_up(error)
+                return
+            if time.monotonic() - started > _STABLE_S:
+                backoff_s = _FIRST_BACKOFF_S
+            self.state = "restarting"
+            self.num_restarts += 1
+            logger.warning("{}: {}; starting it again in {:g} s", self.spec.name, self.reason, backoff_s)
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+
+    async def _run_worker(self) -> str | None:
+        """Run one worker to its end; gives the reason why trying again would be useless, if there is one."""
+        worker = WorkerProcess(self.spec.name, self._ready)
+        try:
+            await worker.start(self._load)
+        except OSError as error:
+            return f"its process could not be started: {error}"
+        self._worker = worker
+        try:
+            exit_ = await worker.run()
+        finally:
+            self._worker = None
+        self.reason = f"the worker died: {exit_.cause}"
+        return exit_.load_error
+
+    def _ready(self, info: frames.ModelInfo) -> None:
+        if self.state in ("stopped", "failed"):
+            return
+        self.info = info
+        self.state = "ready"
+        self.reason = None
+        self.loaded.set()
+        self.admission.open(self.max_concurrency)
+        logger.info(
+            "{}: ready in {:.1f} s ({} {}, {} tokens of context, on {})",
+            *(self.spec.name, info.load_s, info.kind, info.architecture, info.context_length, info.device),
+        )
+
+    def _give_up(self, reason: str) -> None:
+        self.state = "failed"
+        self.reason = reason
+        self.loaded.set()
+        logger.error("{} cannot be loaded: {}", self.spec.name, reason)
+        self.admission.fail_waiting(ModelLoadError(reason))
+
+
+class _Submitted:
+    """A running request's stream with its deadline; leaving the block ends whatever still runs."""
+
+    def __init__(self, stream: EventStream, timeout_s: float, record: RequestRecord) -> None:
+        self._stream = stream
+        self._deadline: asyncio.TimerHandle | None = None
+        if timeout_s > 0:
+            left_s = max(0.0, record.started_at + timeout_s - time.monotonic())
+            error = RequestTimeout(f"The request ran longer than the limit of {timeout_s:g} s and was ended.")
+            self._deadline = asyncio.get_running_loop().call_later(left_s, stream.fail, error)
+
+    def __enter__(self) -> EventStream:
+        return self._stream
+
+    def __exit__(self, *_: object) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._stream.close()

@@ -1,0 +1,52 @@
+"""What every model kind implements: a handler runs one model inside a worker."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from app.core.events import Event
+from app.core.frames import ModelInfo
+from app.settings import ModelSpec
+
+Emit = Callable[[int, Event], None]
+RequestT = TypeVar("RequestT")
+PreparedT = TypeVar("PreparedT")
+
+
+class Handler(ABC, Generic[RequestT, PreparedT]):
+    """One loaded model. `prepare` runs in the prepare thread, everything else in the thread that called `load`.
+
+    A handler's `turn` never raises for a fault of one request: that request gets a `Failed` event, the others go on.
+    """
+
+    def __init__(self, folder: Path, spec: ModelSpec, emit: Emit) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.emit = emit
+
+    @abstractmethod
+    def load(self) -> ModelInfo:
+        """Load the weights and warm up. Errors: ModelLoadError with one sentence that says what to do."""
+
+    @abstractmethod
+    def prepare(self, request: RequestT) -> PreparedT:
+        """Turn a request into what `submit` takes; makes no mx arrays. Errors: ServerError."""
+
+    @abstractmethod
+    def submit(self, request_id: int, prepared: PreparedT) -> None:
+        """Take a prepared request in; its first event comes from here or from a later turn."""
+
+    @abstractmethod
+    def cancel(self, request_id: int) -> None:
+        """Forget a request, before the next turn; unknown ids are ignored."""
+
+    @abstractmethod
+    def turn(self) -> bool:
+        """Do one bounded piece of work and emit what came of it; whether any work is left."""
+
+    def close(self) -> None:
+        """Free what the handler holds outside the process."""
+
+
+AnyHandler = Handler[Any, Any]

@@ -1,0 +1,49 @@
+"""Which kind a model folder is, by its files."""
+
+import json
+from pathlib import Path
+
+from app.core.requests import Kind
+from app.errors import ModelLoadError
+
+_EMBEDDING_FILES = ("modules.json", "config_sentence_transformers.json", "1_Pooling")
+_EMBEDDING_TYPES = frozenset({"bert", "modernbert", "xlm-roberta", "nomic_bert", "gemma3_text_embedding"})
+_SUPPORTED: dict[str, Kind] = {"lm": "lm", "embeddings": "embeddings"}
+
+
+def kind_of(folder: Path, asked: str | None) -> Kind:
+    """The kind that the settings name, else what the folder's files show.
+
+    Errors: ModelLoadError when the folder is no model, or one of a kind that this version does not serve.
+    """
+    config = _config(folder)
+    found = asked or _detect(folder, config)
+    if kind := _SUPPORTED.get(found):
+        return kind
+    raise ModelLoadError(f"'{folder.name}' is a model of kind {found}, which this version does not serve yet.")
+
+
+def _detect(folder: Path, config: dict[str, object]) -> str:
+    model_type = config.get("model_type")
+    if model_type == "whisper" or "n_mels" in config:
+        return "whisper"
+    if "vision_config" in config or "audio_config" in config:
+        return "multimodal"
+    if model_type in _EMBEDDING_TYPES or any((folder / name).exists() for name in _EMBEDDING_FILES):
+        return "embeddings"
+    if model_type is None:
+        raise ModelLoadError(f"config.json in '{folder}' names no model_type; it is not a model this server can load.")
+    return "lm"
+
+
+def _config(folder: Path) -> dict[str, object]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelLoadError(f"'{folder}' is not a model folder: it has no config.json.") from None
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"'{path}' cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelLoadError(f"'{path}' does not hold a JSON object.")
+    return config

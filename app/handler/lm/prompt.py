@@ -1,0 +1,108 @@
+"""A conversation to prompt tokens: chat template, tokenizer, context check. Runs in the prepare thread."""
+
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from app.core.requests import GenerationRequest, Message
+from app.errors import ContextLengthExceeded, InvalidRequest
+from app.handler.lm.defaults import GenerationDefaults
+from app.handler.lm.sampling import SamplingParameters
+
+# Arguments of the tokenizer's own method: a client may not reach them through chat_template_kwargs.
+_RESERVED_ARGUMENTS = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "documents",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedGeneration:
+    """A generation as the engine takes it: `prompt` has at least one token, `max_tokens` fits the context."""
+
+    prompt: list[int]
+    max_tokens: int
+    sampling: SamplingParameters
+    stop: tuple[str, ...]
+
+
+class PromptBuilder:
+    """Builds prompts for one model. Owned by the prepare thread once the model is loaded."""
+
+    def __init__(self, tokenizer: TokenizerWrapper, context_length: int, defaults: GenerationDefaults) -> None:
+        self._tokenizer = tokenizer
+        self._context_length = context_length
+        self._defaults = defaults
+        vocabulary = tokenizer.get_vocab()
+        self._vocabulary_size = max(vocabulary.values()) + 1
+        self._longest_token = max(map(len, vocabulary))
+
+    def prepare(self, request: GenerationRequest) -> PreparedGeneration:
+        """Errors: InvalidRequest, ContextLengthExceeded."""
+        prompt = self._tokenize(self._render(request.messages, request.template_arguments))
+        room = self._context_length - len(prompt)
+        if room < 1:
+            raise self._too_long(str(len(prompt)))
+        return PreparedGeneration(
+            prompt=prompt,
+            max_tokens=min(request.max_tokens or self._defaults.max_tokens, room),
+            sampling=self._defaults.resolve(request.sampling, self._vocabulary_size),
+            stop=request.stop,
+        )
+
+    def _render(self, messages: list[Message], arguments: dict[str, object]) -> str:
+        if reserved := _RESERVED_ARGUMENTS & arguments.keys():
+            raise InvalidRequest(f"chat_template_kwargs cannot set '{min(reserved)}'.", param="chat_template_kwargs")
+        if not self._tokenizer.has_chat_template:
+            raise InvalidRequest(
+                "This model has no chat template; start the server with --chat-template-file to give it one.",
+                param="messages",
+            )
+        conversation = [_as_dict(message) for message in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                conversation, tokenize=False, add_generation_prompt=True, **arguments
+            )
+        except (TemplateError, TypeError, KeyError, ValueError) as error:
+            raise InvalidRequest(
+                f"The model's chat template does not accept these messages: {error}", param="messages"
+            ) from error
+        return str(text)
+
+    def _tokenize(self, text: str) -> list[int]:
+        # No tokenizer needs to run over megabytes to know that they do not fit.
+        at_least = len(text) // self._longest_token
+        if at_least > self._context_length:
+            raise self._too_long(f"at least {at_least}")
+        tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        if not tokens:
+            raise InvalidRequest("The prompt is empty.", param="messages")
+        return tokens
+
+    def _too_long(self, count: str) -> ContextLengthExceeded:
+        return ContextLengthExceeded(
+            f"This model's context is {self._context_length} tokens; the prompt has {count} tokens, which leaves no "
+            "room for an answer. Shorten the messages.",
+            param="messages",
+        )
+
+
+def _as_dict(message: Message) -> dict[str, str]:
+    fields = {"role": message.role, "content": message.content}
+    return fields if message.name is None else fields | {"name": message.name}

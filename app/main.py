@@ -1,0 +1,83 @@
+"""The server process: open the port, say what is served, run until told to stop."""
+
+import socket
+import sys
+
+from app.settings import ModelSpec, Settings
+
+_BACKLOG = 2048
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or Ctrl-C; gives the exit status. Says in one sentence why it cannot start."""
+    try:
+        listener = _listen(settings.host, settings.port)
+    except OSError as error:
+        print(
+            f"mlx-openai-server: cannot listen at {settings.host}:{settings.port}: {error.strerror}.", file=sys.stderr
+        )
+        return 1
+    # Imported with the port open: who connects now waits for an answer instead of being refused.
+    from app.core.registry import Registry
+    from app.http_server import HttpServer
+    from app.logs import set_up_logs
+
+    with listener:
+        set_up_logs(settings)
+        models = tuple(_capped(spec, settings.max_context_tokens) for spec in settings.models)
+        print(_banner(settings, models, listener.getsockname()[1]), file=sys.stderr, flush=True)
+        return HttpServer(settings, Registry(models, settings.cache_dir)).run_until_stopped(listener)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _capped(spec: ModelSpec, max_context_tokens: int | None) -> ModelSpec:
+    """The model under the server-wide cap on the context."""
+    limits = [limit for limit in (spec.context_length, max_context_tokens) if limit]
+    return spec.model_copy(update={"context_length": min(limits)}) if limits else spec
+
+
+def _banner(settings: Settings, models: tuple[ModelSpec, ...], port: int) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{port}"
+    key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_key else ""
+    access = "API key" if settings.api_key else "no key needed"
+    lines = [f"mlx-openai-server at {url}  (API: {url}/v1, routes: {url}/docs)", ""]
+    lines += [f"  {_described(spec)}" for spec in models]
+    lines += [
+        f"  access: {access}; bodies up to {settings.max_body_bytes >> 20} MiB",
+        "",
+        "Try it once the model is ready:",
+        f"  curl {url}/v1/chat/completions{key} \\",
+        f"""    -d '{{"model": "{models[0].name}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'""",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _described(spec: ModelSpec) -> str:
+    limits = [
+        f"{spec.max_concurrency or 16} at once" if spec.max_concurrency else "",
+        f"{spec.queue_size} may wait up to {spec.queue_timeout:g} s",
+        f"{spec.request_timeout:g} s for a request" if spec.request_timeout else "no limit on a request's time",
+        f"context up to {spec.context_length} tokens" if spec.context_length else "",
+    ]
+    source = "" if spec.name == spec.model_path else f" (from {spec.model_path})"
+    return f"model: {spec.name}{source}; " + ", ".join(limit for limit in limits if limit)
+
+
+if __name__ == "__main__":
+    from app.cli import main_with_default_command
+
+    main_with_default_command()

@@ -1,0 +1,185 @@
+"""POST /v1/chat/completions on the wire.
+
+Source: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, JsonValue
+
+from app.schemas.base import (
+    NaturalInt,
+    Penalty,
+    PositiveInt,
+    Probability,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    TopP,
+    Unsupported,
+    WireModel,
+    refused_unless,
+)
+
+MAX_MESSAGES = 10_000
+
+
+class TextPart(WireModel):
+    """A piece of a message; other types than text are refused by the translation, which names them."""
+
+    type: str
+    text: str | None = None
+
+
+class ChatMessage(WireModel):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    tool_calls: Annotated[Any, refused_unless([])] = None
+    function_call: Unsupported = None
+    audio: Unsupported = None
+
+
+class StreamOptions(WireModel):
+    """What a stream carries besides the text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Annotated[bool | None, refused_unless(False)] = None
+
+
+class ChatCompletionRequest(WireModel):
+    """The body of a chat completion request."""
+
+    model_config = WireModel.model_config | {
+        "json_schema_extra": {
+            "examples": [{"model": "default", "messages": [{"role": "user", "content": "Hello!"}], "stream": False}]
+        }
+    }
+
+    model: str | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: PositiveInt | None = None
+    max_completion_tokens: PositiveInt | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: NaturalInt | None = None
+    min_p: Probability | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = None
+    seed: Seed | None = None
+    stop: str | Annotated[list[str], Field(max_length=64)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+    # Said about the request, not asked of the model.
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: dict[str, str] | None = None
+    prompt_cache_key: str | None = None
+    service_tier: Annotated[str | None, refused_unless("auto", "default")] = None
+    # Known, and not supported yet.
+    n: Annotated[int | None, refused_unless(1)] = None
+    logprobs: Annotated[bool | None, refused_unless(False)] = None
+    top_logprobs: Annotated[int | None, refused_unless(0)] = None
+    response_format: Annotated[Any, refused_unless({"type": "text"})] = None
+    tools: Annotated[Any, refused_unless([])] = None
+    tool_choice: Annotated[Any, refused_unless("none", "auto")] = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[Any, refused_unless([])] = None
+    function_call: Annotated[Any, refused_unless("none", "auto")] = None
+    reasoning_effort: Unsupported = None
+    store: Annotated[bool | None, refused_unless(False)] = None
+    modalities: Annotated[Any, refused_unless(["text"])] = None
+    audio: Unsupported = None
+    prediction: Unsupported = None
+    web_search_options: Unsupported = None
+    verbosity: Annotated[str | None, refused_unless("medium")] = None
+    timeout: Unsupported = None
+    xtc_probability: Annotated[Any, refused_unless(0, 0.0)] = None
+    xtc_threshold: Annotated[Any, refused_unless(0, 0.0)] = None
+    structured_outputs: Unsupported = None
+    guided_json: Unsupported = None
+    guided_regex: Unsupported = None
+    guided_choice: Unsupported = None
+    guided_grammar: Unsupported = None
+
+
+class PromptTokensDetails(BaseModel):
+    """Of the prompt's tokens."""
+
+    cached_tokens: int
+
+
+class CompletionTokensDetails(BaseModel):
+    """Of the completion's tokens."""
+
+    reasoning_tokens: int
+
+
+class ChatUsage(BaseModel):
+    """Token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class AnswerMessage(BaseModel):
+    """The model's answer."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """One answer, and why it ended."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class ChatCompletion(BaseModel):
+    """A non-streaming reply."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: ChatUsage
+
+
+class Delta(BaseModel):
+    """What a chunk adds to the answer."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(BaseModel):
+    """One answer's part of a chunk."""
+
+    index: int
+    delta: Delta
+    logprobs: None = None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
+
+
+class ChatCompletionChunk(BaseModel):
+    """One `data:` line of a streamed reply."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: ChatUsage | None = None

@@ -1,0 +1,203 @@
+"""Every setting, once: the command line, the environment, the YAML file and the documents are read off these fields."""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from app.settings.knobs import Knob, SettingsError, knobs_of
+from app.settings.model import MODEL_KNOBS, SAMPLE_MODEL, Fields, ModelSpec
+from app.settings.sources import Given, Source, build, environment, environment_file, flag_values, pick, resolved
+from app.settings.types import (
+    ApiKey,
+    Count,
+    Host,
+    LogLevel,
+    ModelType,
+    NumBytes,
+    Origin,
+    Port,
+    Seconds,
+    SecondsOrZero,
+    api_keys,
+    not_a_folder,
+    origins,
+)
+from app.settings.yaml_file import YamlFile, read_yaml
+
+__all__ = [
+    "MODEL_KNOBS",
+    "SAMPLE_MODEL",
+    "SERVER_KNOBS",
+    "ModelSpec",
+    "ModelType",
+    "Settings",
+    "SettingsError",
+    "load_settings",
+]
+
+
+def _user_cache_dir() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("mlx-openai-server")
+
+
+class Settings(Fields):
+    """Everything about one server; `load_settings` makes it from what the user gave."""
+
+    config: Annotated[
+        Path | None,
+        Knob(
+            "Models",
+            "YAML file with a server section and a list of models.",
+            "PATH",
+            default="none",
+            example="config.yaml",
+            in_yaml=False,
+        ),
+    ] = None
+    host: Annotated[Host, Knob("Network and access", "Address to listen at.", "HOST", ("host", "server_host"))] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        Port, Knob("Network and access", "Port to listen at; 0 for any free one.", "N", ("port", "server_port"))
+    ] = 8000
+    api_key: Annotated[
+        tuple[ApiKey, ...],
+        api_keys,
+        Knob(
+            "Network and access",
+            "Key that clients must send; several may be given.",
+            "KEY",
+            default="none, everybody is served",
+            example="replace-with-a-long-random-key",
+            secret=True,
+        ),
+    ] = ()
+    allow_unauthenticated: Annotated[
+        bool, Knob("Network and access", "Listen at an address that others can reach without asking for a key.")
+    ] = False
+    allowed_origins: Annotated[
+        tuple[Origin, ...],
+        origins,
+        Knob(
+            "Network and access",
+            "Web pages that may call the server (CORS); several may be given.",
+            "ORIGIN",
+        ),
+    ] = ("*",)
+    max_context_tokens: Annotated[
+        Count | None,
+        Knob("Limits", "Longest context of every model.", "TOKENS", default="none", example="32768"),
+    ] = None
+    max_body_bytes: Annotated[
+        NumBytes,
+        Knob("Limits", "Largest request body.", "SIZE", ("max_body_size",), default="64MiB", example="64MiB"),
+    ] = 64 * 2**20
+    heartbeat_interval: Annotated[
+        Seconds, Knob("Limits", "Silence of a stream after which a comment keeps it open.", "SECONDS")
+    ] = 5
+    shutdown_timeout: Annotated[
+        SecondsOrZero, Knob("Limits", "Time that running requests get when the server is stopped.", "SECONDS")
+    ] = 30
+    cache_dir: Annotated[
+        Path,
+        Knob(
+            "Files",
+            "Folder for what is kept between runs.",
+            "PATH",
+            default="the user's cache folder",
+            example="~/.cache/mlx-openai-server",
+        ),
+    ] = Field(default_factory=_user_cache_dir)
+    debug: Annotated[bool, Knob("Logging", "The same as the log level DEBUG.", names=("debug", "verbose"))] = False
+    log_level: Annotated[
+        LogLevel, Field(validate_default=True), Knob("Logging", "DEBUG, INFO, WARNING or ERROR.", "LEVEL")
+    ] = "INFO"
+    no_log_file: Annotated[bool, Knob("Logging", "Write no log file.")] = False
+    log_file: Annotated[
+        Path | None,
+        not_a_folder,
+        Knob("Logging", "Also write the log to this file.", "PATH", default="no file", example="server.log"),
+    ] = None
+    log_json: Annotated[bool, Knob("Logging", "Write log lines as JSON.")] = False
+    log_prompts: Annotated[bool, Knob("Logging", "Log prompts and replies.")] = False
+    models: tuple[ModelSpec, ...] = Field(default=(ModelSpec(),), min_length=1)
+
+    @field_validator("log_level", mode="after")
+    @classmethod
+    def _debug_wins(cls, value: LogLevel, info: ValidationInfo) -> LogLevel:
+        return "DEBUG" if info.data.get("debug") else value
+
+    @field_validator("log_file", mode="after")
+    @classmethod
+    def _no_file_wins(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        return None if info.data.get("no_log_file") else value
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        seen = set[str]()
+        for model in self.models:
+            if model.name in seen:
+                raise ValueError(f"two models would be served as {model.name!r}: give each its own served_model_name")
+            seen.add(model.name)
+        return self
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.api_key or self.allow_unauthenticated or _is_loopback(self.host):
+            return self
+        raise ValueError(
+            f"host {self.host} can be reached from other machines: set an API key with --api-key or API_KEY,"
+            " or accept that everybody is served with --allow-unauthenticated or ALLOW_UNAUTHENTICATED=true"
+        )
+
+
+SERVER_KNOBS = knobs_of(Settings)
+
+
+def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], directory: Path) -> Settings:
+    """The settings that flags (named as in `max_tokens`), environment, .env, YAML and defaults give, in that order.
+
+    Relative paths are taken from `directory`, where .env is looked for. Raises SettingsError.
+    """
+    names = [name for knob in (*SERVER_KNOBS, *MODEL_KNOBS) for name in knob.names]
+    sources = [flag_values(flags, names), environment(environ, names), environment_file(directory / ".env", names)]
+    config = pick(SERVER_KNOBS, sources).get("config")
+    yaml = _yaml(config, directory) if config else YamlFile()
+    models = [build(ModelSpec, pick(MODEL_KNOBS, [*sources, model]), directory) for model in _models_of(yaml, sources)]
+    server = _without_outranked(pick(SERVER_KNOBS, [*sources, yaml.server]))
+    return build(Settings, server, directory, models=tuple(models))
+
+
+def _yaml(config: Given, directory: Path) -> YamlFile:
+    path = resolved(config, directory)
+    if not isinstance(path, Path):
+        raise SettingsError(f"{config.spelled} must be the path of a YAML file")
+    return read_yaml(path, SERVER_KNOBS, MODEL_KNOBS)
+
+
+def _models_of(yaml: YamlFile, sources: Sequence[Source]) -> Sequence[Source]:
+    # A model named by a stronger source replaces the file's list: what else the list says was meant for other models.
+    named = any("model_path" in source.values for source in sources)
+    return (Source(),) if named or not yaml.models else yaml.models
+
+
+def _without_outranked(given: dict[str, Given]) -> dict[str, Given]:
+    """Drop DEBUG=1 in the environment where --log-level was typed, and the like: switches are settings of a level."""
+    for switch, plain in (("debug", "log_level"), ("no_log_file", "log_file")):
+        if switch in given and plain in given and given[plain].rank < given[switch].rank:
+            given = {field: item for field, item in given.items() if field != switch}
+    return given
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,164 @@
+"""The settings of one served model."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from app.settings.knobs import Knob, knobs_of
+from app.settings.types import (
+    Count,
+    CountOrZero,
+    ModelPath,
+    ModelType,
+    Penalty,
+    Seconds,
+    SecondsOrZero,
+    Seed,
+    Share,
+    SomeShare,
+    Temperature,
+    Text,
+    existing_file,
+)
+
+SAMPLE_MODEL = "smollm2-135m-instruct"
+
+
+def _sampling(name: str, text: str, fallback: str, example: str, metavar: str = "X") -> Knob:
+    """A sampling default, which also has its name without `default_`."""
+    default = f"the model's generation_config.json, else {fallback}"
+    return Knob("Sampling defaults", text, metavar, (f"default_{name}", name), default, example)
+
+
+class Fields(BaseModel):
+    """What both settings classes have in common."""
+
+    # Inputs are hidden in pydantic's own messages because one of them may be an API key.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True, hide_input_in_errors=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: object, info: ValidationInfo) -> object:
+        # Python's True is 1: `port: on` in YAML would be port 1.
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("must be a number or a text in quotes")
+        return value
+
+
+class ModelSpec(Fields):
+    """Everything about one served model."""
+
+    model_path: Annotated[
+        ModelPath,
+        Knob("Models", "Local folder, Hugging Face id or sample name of the model.", "PATH"),
+    ] = SAMPLE_MODEL
+    model_type: Annotated[
+        ModelType | None,
+        Knob(
+            "Models",
+            "lm, multimodal, embeddings, whisper, image-generation, image-edit or tts.",
+            "TYPE",
+            default="detected from the model's folder",
+            example="lm",
+        ),
+    ] = None
+    served_model_name: Annotated[
+        Text | None,
+        Knob("Models", "Name of the model in the API.", "NAME", default="the model path", example="my-model"),
+    ] = None
+    warmup: Annotated[
+        bool,
+        Knob(
+            "Models", "Run the model once before the first request.", names=("mlx_warmup",), off_flag="--no-mlx-warmup"
+        ),
+    ] = True
+    trust_remote_code: Annotated[bool, Knob("Models", "Run Python code that comes with the model.")] = False
+    chat_template_file: Annotated[
+        Path | None,
+        existing_file,
+        Knob(
+            "Models",
+            "Jinja file used instead of the model's chat template.",
+            "PATH",
+            default="the model's own template",
+            example="template.jinja",
+        ),
+    ] = None
+    context_length: Annotated[
+        Count | None,
+        Knob("Limits", "Longest context of the model.", "TOKENS", default="the model's own limit", example="8192"),
+    ] = None
+    max_concurrency: Annotated[
+        Count | None,
+        Knob(
+            "Limits",
+            "Requests that a model works on at once.",
+            "N",
+            names=("max_concurrency", "max_concurrent_requests"),
+            default="16 for lm and multimodal, 4 for embeddings, 1 for the others",
+            example="16",
+        ),
+    ] = None
+    queue_size: Annotated[
+        CountOrZero,
+        Knob("Limits", "Requests that may wait for a model; one more is refused (429).", "N"),
+    ] = 100
+    queue_timeout: Annotated[
+        Seconds,
+        Knob("Limits", "A request that waits longer is refused (503).", "SECONDS"),
+    ] = 300
+    request_timeout: Annotated[
+        SecondsOrZero,
+        Knob("Limits", "Longest life of a request, waiting and generating; 0 for no limit.", "SECONDS"),
+    ] = 300
+    prefill_step_size: Annotated[
+        Count,
+        Knob("Limits", "Prompt tokens read between two steps of the running requests.", "TOKENS"),
+    ] = 512
+    default_max_tokens: Annotated[Count | None, _sampling("max_tokens", "Longest reply.", "4096", "4096", "TOKENS")] = (
+        None
+    )
+    default_temperature: Annotated[
+        Temperature | None,
+        _sampling("temperature", "Randomness: 0 (always the likeliest token) to 2.", "0.7", "0.7"),
+    ] = None
+    default_top_p: Annotated[
+        SomeShare | None,
+        _sampling("top_p", "Keep the likeliest tokens up to this share of probability.", "0.95", "0.95"),
+    ] = None
+    default_top_k: Annotated[
+        CountOrZero | None,
+        _sampling("top_k", "Keep this many of the likeliest tokens; 0 for all.", "0 (off)", "40", "N"),
+    ] = None
+    default_min_p: Annotated[
+        Share | None,
+        _sampling("min_p", "Drop tokens below this share of the likeliest one's probability.", "0 (off)", "0.05"),
+    ] = None
+    default_repetition_penalty: Annotated[
+        float | None,
+        Field(gt=0, le=10),
+        _sampling("repetition_penalty", "Divides the score of tokens already seen; 1 is none.", "1.0 (off)", "1.1"),
+    ] = None
+    default_presence_penalty: Annotated[
+        Penalty | None,
+        _sampling("presence_penalty", "Taken off the score of tokens already generated.", "0 (off)", "0.5"),
+    ] = None
+    default_frequency_penalty: Annotated[
+        Penalty | None,
+        _sampling("frequency_penalty", "The same, once for each time they were generated.", "0 (off)", "0.5"),
+    ] = None
+    default_seed: Annotated[
+        Seed | None,
+        _sampling("seed", "Seed that makes replies repeatable.", "none", "42", "N"),
+    ] = None
+
+    @property
+    def name(self) -> str:
+        """The id that clients use."""
+        return self.served_model_name or self.model_path
+
+
+MODEL_KNOBS = knobs_of(ModelSpec)

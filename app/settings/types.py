@@ -1,0 +1,118 @@
+"""The kinds of value that settings have: what is accepted, and what is said of the rest.
+
+Every validator's message continues the name of the setting: "--host must be ...".
+"""
+
+import ipaddress
+import os.path
+import re
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+ModelType = Literal["lm", "multimodal", "embeddings", "whisper", "image-generation", "image-edit", "tts"]
+
+_SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _size(value: object) -> object:
+    """Bytes of a size such as 64MB, 64MiB or 1.5 GB; anything that is not text is passed on."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,3})?)\s*([A-Za-z]{0,3})", value.strip(), re.ASCII)
+    unit = _SIZE_UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        raise ValueError("must be a size such as 64MiB, 64MB or 67108864")
+    return int(float(match[1]) * unit)
+
+
+def _comma_list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    items = tuple(item.strip() for item in value.split(",") if item.strip())
+    if not items:
+        raise ValueError("must name at least one value")
+    return items
+
+
+def _comma_lists(value: object) -> object:
+    """The same, where the items of a list may be comma lists themselves (a repeated flag)."""
+    if not isinstance(value, list | tuple):
+        return _comma_list(value)
+    parts = [_comma_list(item) for item in cast("list[object]", value)]
+    return [item for part in parts for item in (cast("tuple[str]", part) if isinstance(part, tuple) else [part])]
+
+
+def _host(value: str) -> str:
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    if re.fullmatch(r"[A-Za-z0-9._-]+", bare):
+        return bare
+    try:
+        return str(ipaddress.IPv6Address(bare))
+    except ValueError:
+        raise ValueError("must be a host name or an IP address, without scheme and port") from None
+
+
+def _origin(value: str) -> str:
+    if value in ("*", "null") or re.fullmatch(r"[a-z][a-z0-9+.-]*://[!-.0-~]+", value):
+        return value
+    raise ValueError("must be * or origins such as https://chat.example.com, without a path")
+
+
+def _header_safe(value: SecretStr) -> SecretStr:
+    # Clients send the key in a header, which could not carry anything else: every request would be refused.
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces, and not empty")
+    return value
+
+
+def _existing_file(value: Path | None) -> Path | None:
+    try:
+        found = value is None or value.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        found = False
+    if not found:
+        raise ValueError("must be an existing file")
+    return value
+
+
+def _not_a_folder(value: Path | None) -> Path | None:
+    try:
+        folder = value is not None and value.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        folder = True
+    if folder:
+        raise ValueError("must be a file")
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+_MAX_INT = 2**31 - 1
+_YEAR_S = 31_536_000
+
+Text = Annotated[str, Field(min_length=1)]
+ModelPath = Annotated[Text, AfterValidator(os.path.expanduser)]
+Count = Annotated[int, Field(ge=1, le=_MAX_INT)]
+CountOrZero = Annotated[int, Field(ge=0, le=_MAX_INT)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+SomeShare = Annotated[float, Field(gt=0, le=1)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Seconds = Annotated[float, Field(gt=0, le=_YEAR_S)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=_YEAR_S)]
+NumBytes = Annotated[int, BeforeValidator(_size), Field(ge=1, le=2**40)]
+Host = Annotated[Text, AfterValidator(_host)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
+# These are written around their whole field, so that the field still shows its plain type (see app.settings.knobs).
+api_keys = BeforeValidator(_comma_list)
+origins = BeforeValidator(_comma_lists)
+existing_file = AfterValidator(_existing_file)
+not_a_folder = AfterValidator(_not_a_folder)
+Origin = Annotated[str, AfterValidator(_origin)]
+ApiKey = Annotated[SecretStr, AfterValidator(_header_safe)]
