@@ -67,13 +67,14 @@ class Worker:
     def run(self) -> None:
         """Load the model and serve it; returns only when it cannot be loaded."""
         load = self._first_frame()
+        # Before the loading, which may take minutes: the process ends with its socket at any time.
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
         try:
             handler = self._load(load)
         except ModelLoadError as error:
             self.send(frames.LoadFailed(error.message))
             return
-        for target, name in ((self._read, "reader"), (lambda: self._prepare(handler), "prepare")):
-            threading.Thread(target=target, name=name, daemon=True).start()
+        threading.Thread(target=self._prepare, args=(handler,), name="prepare", daemon=True).start()
         while True:
             self._serve_turn(handler)
 

@@ -59,7 +59,7 @@ def write_mlx_folder(source: Path, folder: Path) -> None:
     config = _config(header, attention, vocabulary, weights)
     config["rope_scaling"] = _rope_scaling(header, attention, factors)
     write_tokenizer(header, vocabulary, folder)
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})  # pyright: ignore[reportUnknownMemberType]
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
     generation = {key: config[key] for key in ("bos_token_id", "eos_token_id") if key in config}
     _write_json(folder / "generation_config.json", generation)
     _write_json(folder / "config.json", config)
@@ -95,7 +95,7 @@ def _read_attention(header: GgufHeader) -> _Attention:
 
 def _load(source: Path) -> dict[str, mx.array]:
     try:
-        loaded = mx.load(str(source))
+        loaded = mx.load(str(source), format="gguf")
     except (RuntimeError, ValueError) as error:
         raise ModelLoadError(f"{source} cannot be read by MLX: {error}.") from error
     if not isinstance(loaded, dict):
@@ -107,7 +107,8 @@ def _renamed(header: GgufHeader, attention: _Attention, loaded: Mapping[str, mx.
     """The weights under MLX's names and in MLX's row order; packed words stay, everything else is float16."""
     num_rotated = {"attn_q": attention.num_heads, "attn_k": attention.num_kv_heads}
     weights: dict[str, mx.array] = {}
-    for name, array in loaded.items():
+    for name, loaded_array in loaded.items():
+        array = loaded_array
         stem, _, part = name.rpartition(".")
         prefix, _, place = stem.rpartition(".")
         if num_heads := num_rotated.get(place):

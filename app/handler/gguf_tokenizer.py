@@ -115,7 +115,7 @@ def write_tokenizer(header: GgufHeader, vocabulary: GgufVocabulary, folder: Path
             added.append(AddedToken(token, special=True, normalized=False))
         elif kind == _USER_DEFINED:
             added.append(AddedToken(token, special=False, normalized=False))
-    tokenizer.add_tokens(added)  # pyright: ignore[reportUnknownMemberType]
+    tokenizer.add_tokens(added)
     begins = header.flag("tokenizer.ggml.add_bos_token", adds_bos)
     ends = header.flag("tokenizer.ggml.add_eos_token", False)
     _frame(tokenizer, vocabulary, begins, ends)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,

@@ -34,7 +34,7 @@ def write_whisper_folder(source: Path, folder: Path) -> None:
     if (heads := _alignment_heads(source.with_name("config.json"), config)) is not None:
         weights["alignment_heads"] = heads
     arrays = {name: mx.array(array) for name, array in weights.items()}
-    mx.save_safetensors(str(folder / "weights.safetensors"), arrays, {"format": "mlx"})  # pyright: ignore[reportUnknownMemberType]
+    mx.save_safetensors(str(folder / "weights.safetensors"), arrays, {"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 

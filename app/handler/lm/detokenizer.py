@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Protocol
@@ -9,6 +10,14 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 _REPLACEMENT = "\ufffd"
+# How tokenizer.json spells SentencePiece's decoder; the last step is there where the first token's space is no text.
+_SENTENCEPIECE = [
+    {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+    {"type": "ByteFallback"},
+    {"type": "Fuse"},
+]
+_STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+_BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 class Detokenizer(Protocol):
@@ -28,25 +37,37 @@ def detokenizer_factory(tokenizer: PreTrainedTokenizerBase) -> Callable[[], Deto
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return lambda: WindowDetokenizer(lambda ids: str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)))
-    decoder = json.loads(backend.to_str())["decoder"]
-    if decoder is not None and decoder["type"] == "ByteLevel":
-        pieces = _byte_level_pieces(backend.get_vocab(with_added_tokens=True))
+    decoder = json.loads(backend.to_str())["decoder"] or {}
+    if decoder.get("type") == "ByteLevel":
+        pieces = _pieces(backend.get_vocab(with_added_tokens=True), _byte_level_bytes)
         return lambda: BytesDetokenizer(pieces)
+    if (steps := decoder.get("decoders")) in (_SENTENCEPIECE, [*_SENTENCEPIECE, _STRIP]):
+        pieces = _pieces(backend.get_vocab(with_added_tokens=True), _sentencepiece_bytes)
+        return lambda: BytesDetokenizer(pieces, strips_space=_STRIP in steps)
     return lambda: WindowDetokenizer(lambda ids: backend.decode(ids, skip_special_tokens=False))
 
 
 class BytesDetokenizer:
-    """For byte-level BPE, where the text is the concatenation of each token's bytes."""
+    """Where the text is the concatenation of each token's bytes: byte-level BPE, and SentencePiece with byte fallback.
 
-    __slots__ = ("_decode", "_pieces")
+    Broken UTF-8 becomes U+FFFD as Python's own decoder has it. SentencePiece's decoder looks at a whole run of byte
+    tokens instead, and so would take back characters that are out already.
+    """
 
-    def __init__(self, pieces: list[bytes]) -> None:
+    __slots__ = ("_decode", "_pieces", "_strips_space")
+
+    def __init__(self, pieces: list[bytes], *, strips_space: bool = False) -> None:
         self._pieces = pieces
+        self._strips_space = strips_space
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def push(self, token: int) -> str:
         # Vocabularies are padded: the model can choose an id that the tokenizer does not have.
-        return self._decode(self._pieces[token]) if token < len(self._pieces) else ""
+        text = self._decode(self._pieces[token]) if token < len(self._pieces) else ""
+        if self._strips_space and text:
+            self._strips_space = False
+            return text.removeprefix(" ")
+        return text
 
     def finish(self) -> str:
         return self._decode(b"", True)
@@ -85,15 +106,25 @@ class WindowDetokenizer:
         return self._decode(self._ids)[len(before) :]
 
 
-def _byte_level_pieces(vocab: dict[str, int]) -> list[bytes]:
+def _pieces(vocab: dict[str, int], spell: Callable[[str], bytes]) -> list[bytes]:
     """Each token's bytes by id; ids without a token have none."""
-    table = _byte_of_character()
     pieces = [b""] * (max(vocab.values()) + 1)
     for token, index in vocab.items():
-        spelled = [table.get(character) for character in token]
-        # An added token with a character outside of the alphabet stands for itself.
-        pieces[index] = token.encode() if None in spelled else bytes(byte for byte in spelled if byte is not None)
+        pieces[index] = spell(token)
     return pieces
+
+
+def _sentencepiece_bytes(token: str) -> bytes:
+    if _BYTE_TOKEN.fullmatch(token):
+        return bytes.fromhex(token[3:5])
+    return token.replace("\u2581", " ").encode()
+
+
+def _byte_level_bytes(token: str) -> bytes:
+    table = _byte_of_character()
+    spelled = [table.get(character) for character in token]
+    # An added token with a character outside of the alphabet stands for itself.
+    return token.encode() if None in spelled else bytes(byte for byte in spelled if byte is not None)
 
 
 @cache

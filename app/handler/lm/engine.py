@@ -1,150 +1,120 @@
 """Continuous batching: prompts are prefilled in chunks between the decode steps of the rows that already answer."""
 
-from collections import deque
-from dataclasses import dataclass
+import time
 
 import mlx.core as mx
 from loguru import logger
 from mlx import nn
-from mlx_lm.models.cache import make_prompt_cache
 
-from app.core.events import Event, Failed, Finished, FinishReason, PrefillProgress, Started, TextDelta, Usage
+from app.core.events import Failed, Finished, PrefillProgress, Started, TextDelta
 from app.core.failures import to_event
 from app.errors import InternalError
 from app.handler.base import Emit
-from app.handler.lm.batch import BatchRow, Cache, DecodeBatch
+from app.handler.lm.batch import BatchRow, DecodeBatch
 from app.handler.lm.detokenizer import Detokenizer
+from app.handler.lm.pace import Pace
+from app.handler.lm.prefill import PrefillLine
 from app.handler.lm.prompt import PreparedGeneration
+from app.handler.lm.row import Row
 from app.handler.lm.sampling import RowSampler
 from app.text.stops import StopMatcher
 
-# While others decode, a prompt advances by this many tokens between two of their steps.
-_SHARED_PREFILL_TOKENS = 64
 _STEPS_BETWEEN_CLEARS = 512
-
-
-@dataclass(slots=True)
-class Row:
-    """One request in the engine, from its arrival to its last token."""
-
-    id: int
-    asked: PreparedGeneration
-    detokenizer: Detokenizer
-    stops: StopMatcher
-    cache: Cache
-    num_prefilled: int = 0
-    num_generated: int = 0
-
-    @property
-    def num_left_to_prefill(self) -> int:
-        """All but the prompt's last token, which is fed in the first decode step."""
-        return len(self.asked.prompt) - 1 - self.num_prefilled
 
 
 class Engine:
     """Runs rows on one model. Owned by the worker's main thread."""
 
     def __init__(self, model: nn.Module, eos_tokens: frozenset[int], prefill_tokens: int, emit: Emit) -> None:
-        self._model = model
         self._eos_tokens = eos_tokens
-        self._prefill_tokens = prefill_tokens
         self._emit = emit
-        self._batch = DecodeBatch(model)
         self._rows: dict[int, Row] = {}
-        self._to_prefill: deque[Row] = deque()
-        self._prefill_next = False
+        self._line = PrefillLine(model)
+        self._batch = DecodeBatch(model)
+        self._pace = Pace(prefill_tokens)
+        self._prefilled_last = False
         self._num_steps = 0
 
     def add(self, row_id: int, asked: PreparedGeneration, detokenizer: Detokenizer) -> None:
         """Take a request in."""
-        row = Row(row_id, asked, detokenizer, StopMatcher(asked.stop), make_prompt_cache(self._model))
-        self._rows[row_id] = row
+        row = self._rows[row_id] = Row(row_id, asked, detokenizer, StopMatcher(asked.stop))
         self._emit(row_id, Started(len(asked.prompt)))
-        self._to_prefill.append(row)
+        self._line.add(row)
 
     def cancel(self, row_id: int) -> None:
         """Forget a request wherever it is; unknown ids are ignored."""
-        if row := self._rows.get(row_id):
-            self._drop(row)
+        if row := self._rows.pop(row_id, None):
+            self._line.remove(row)
+            self._batch.remove({row_id})
 
     def turn(self) -> bool:
-        """One decode step, or one chunk of a prompt when it is its turn; whether any work is left."""
-        has_rows = len(self._batch) > 0
-        if self._to_prefill and (self._prefill_next or not has_rows):
-            self._prefill_next = False
-            self._prefill(self._to_prefill[0], _SHARED_PREFILL_TOKENS if has_rows else self._prefill_tokens)
-        elif has_rows:
-            self._prefill_next = True
+        """One decode step, or one prefill pass when it is its turn; whether any work is left."""
+        if self._line and not (self._prefilled_last and self._batch):
+            self._prefill()
+        elif self._batch:
             self._decode()
         return bool(self._rows)
 
-    def _prefill(self, row: Row, num_tokens: int) -> None:
-        """Bring the next `num_tokens` of the prompt at the head of the line into its cache."""
+    def _prefill(self) -> None:
+        started = time.perf_counter()
         try:
-            if (count := min(num_tokens, row.num_left_to_prefill)) > 0:
-                start = row.num_prefilled
-                self._model(mx.array(row.asked.prompt[start : start + count])[None], cache=row.cache)
-                mx.eval([layer.state for layer in row.cache])
-                row.num_prefilled += count
-                self._emit(row.id, PrefillProgress(row.num_prefilled, len(row.asked.prompt)))
+            done = self._line.advance(self._pace.chunk_tokens(len(self._batch), len(self._line)))
         except Exception:
-            # A fault of this row's own forward pass: the batch has not been touched.
-            logger.exception("prefill of request {} failed", row.id)
+            # The row's own forward pass: nobody else's cache was in it.
+            row = self._line.head
+            logger.exception("the prefill of request {} failed", row.id)
+            self._line.remove(row)
             self._end(row, to_event(InternalError()))
             return
-        if row.num_left_to_prefill == 0:
-            self._to_prefill.popleft()
-            sampler = RowSampler(row.asked.sampling, row.asked.prompt)
-            self._batch.join(BatchRow(row.id, row.cache, row.asked.prompt[-1], sampler))
-            row.cache = []
+        self._prefilled_last = True
+        for row in done.rows:
+            self._emit(row.id, PrefillProgress(row.num_prefilled, len(row.asked.prompt)))
+        if done.cache is not None:
+            self._batch.join([_batch_row(row) for row in done.rows], done.cache)
+        if done.num_tokens:
+            self._pace.note_prefill(done.num_tokens, time.perf_counter() - started)
 
     def _decode(self) -> None:
+        started = time.perf_counter()
         try:
             tokens = self._batch.step()
         except Exception:
             logger.exception("a decode step of {} rows failed", len(self._batch))
             self._fail_decoding()
             return
-        for row_id, token in tokens:
-            self._take_token(self._rows[row_id], token)
+        # The step after a prefill pass waits for nothing and says nothing about a step's time.
+        if not self._prefilled_last:
+            self._pace.note_step(time.perf_counter() - started)
+        self._prefilled_last = False
+        self._take(tokens)
         self._num_steps += 1
         if self._num_steps % _STEPS_BETWEEN_CLEARS == 0:
             mx.clear_cache()
 
+    def _take(self, tokens: list[tuple[int, int]]) -> None:
+        """Turn a step's tokens into text; the rows that end leave the batch together."""
+        ended: set[int] = set()
+        for row_id, token in tokens:
+            row = self._rows[row_id]
+            text, last = row.take(token, is_eos=token in self._eos_tokens)
+            if text:
+                self._emit(row_id, TextDelta(text))
+            if last is not None:
+                self._end(row, last)
+                ended.add(row_id)
+        if ended:
+            self._batch.remove(ended)
+
     def _fail_decoding(self) -> None:
         """The step is shared, so its rows fail together; prompts in the line go on."""
-        prefilling = {row.id for row in self._to_prefill}
-        for row in [row for row in self._rows.values() if row.id not in prefilling]:
+        for row in [row for row in self._rows.values() if row not in self._line]:
             self._end(row, to_event(InternalError()))
-        self._batch.clear_rows()
-
-    def _take_token(self, row: Row, token: int) -> None:
-        """Turn a token into text, and end the row where it ends."""
-        row.num_generated += 1
-        is_eos = token in self._eos_tokens
-        text = row.stops.push("" if is_eos else row.detokenizer.push(token))
-        reason: FinishReason | None = None
-        if is_eos or row.stops.matched is not None:
-            reason = "stop"
-        elif row.num_generated >= row.asked.max_tokens:
-            reason = "length"
-        if reason is not None and row.stops.matched is None:
-            text += row.stops.push(row.detokenizer.finish())
-            text += row.stops.finish()
-        if text:
-            self._emit(row.id, TextDelta(text))
-        if reason is not None:
-            usage = Usage(len(row.asked.prompt), row.num_generated)
-            stop = row.stops.matched
-            self._end(row, Finished("stop" if stop is not None else reason, usage, stop))
+        self._batch.clear()
 
     def _end(self, row: Row, last: Finished | Failed) -> None:
-        event: Event = last
-        self._emit(row.id, event)
-        self._drop(row)
-
-    def _drop(self, row: Row) -> None:
+        self._emit(row.id, last)
         del self._rows[row.id]
-        self._batch.remove({row.id})
-        if row in self._to_prefill:
-            self._to_prefill.remove(row)
+
+
+def _batch_row(row: Row) -> BatchRow:
+    return BatchRow(row.id, row.asked.prompt[-1], RowSampler(row.asked.sampling, row.asked.prompt))

@@ -1,0 +1,38 @@
+"""How much of a prompt to prefill between two decode steps."""
+
+# A chunk may take as long as this many decode steps: a running stream's gap grows to at most seven of its usual ones,
+# and a newcomer waits at most a sixth longer than it would alone.
+_STEPS_PER_CHUNK = 6
+_FEWEST_TOKENS = 16
+# How much the newest measurement counts.
+_WEIGHT = 0.2
+
+
+class Pace:
+    """Measures the model and sizes the chunks. Owned by the worker's main thread."""
+
+    def __init__(self, most_tokens: int) -> None:
+        self._most_tokens = most_tokens
+        self._step_s: float | None = None
+        self._prefill_token_s: float | None = None
+
+    def note_step(self, seconds: float) -> None:
+        """A decode step took this long."""
+        self._step_s = _mean(self._step_s, seconds)
+
+    def note_prefill(self, num_tokens: int, seconds: float) -> None:
+        """A chunk of this many tokens took this long."""
+        self._prefill_token_s = _mean(self._prefill_token_s, seconds / num_tokens)
+
+    def chunk_tokens(self, num_decoding: int, num_waiting: int) -> int:
+        """Tokens for the next chunk: the more rows wait for each one that a chunk holds up, the more."""
+        if not num_decoding:
+            return self._most_tokens
+        if self._step_s is None or self._prefill_token_s is None:
+            return min(self._most_tokens, 4 * _FEWEST_TOKENS)
+        seconds = _STEPS_PER_CHUNK * self._step_s * max(1.0, num_waiting / num_decoding)
+        return max(_FEWEST_TOKENS, min(self._most_tokens, int(seconds / self._prefill_token_s)))
+
+
+def _mean(old: float | None, new: float) -> float:
+    return new if old is None else old + _WEIGHT * (new - old)
