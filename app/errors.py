@@ -71,6 +71,10 @@ class MethodNotAllowed(ServerError):
     type = "invalid_request_error"
     code = "method_not_allowed"
 
+    def __init__(self, message: str, *, param: str | None = None, allowed: str = "") -> None:
+        super().__init__(message, param=param)
+        self.allowed = allowed
+
 
 class BodyTooLarge(ServerError):
     """The body is larger than the configured limit."""

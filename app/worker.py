@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from loguru import logger
 
@@ -79,14 +79,17 @@ class Worker:
             self._serve_turn(handler)
 
     def _first_frame(self) -> frames.Load:
-        while data := self._connection.recv(_RECEIVE_BYTES):
-            match self._reader.feed(data):
-                case [frames.Load() as load]:
-                    return load
-                case []:
-                    pass
-                case other:
-                    raise frames.FrameError(f"the first frame must be Load, not {other!r}")
+        try:
+            while data := self._connection.recv(_RECEIVE_BYTES):
+                match self._reader.feed(data):
+                    case [frames.Load() as load]:
+                        return load
+                    case []:
+                        pass
+                    case other:
+                        raise frames.FrameError(f"the first frame must be Load, not {other!r}")
+        except (OSError, frames.FrameError) as error:
+            _break_off(error)
         sys.exit(0)
 
     def _load(self, load: frames.Load) -> AnyHandler:
@@ -149,8 +152,7 @@ class Worker:
                 for message in self._reader.feed(data):
                     self._dispatch(message)
         except (OSError, frames.FrameError) as error:
-            print(f"the connection to the server broke: {error}", file=sys.stderr, flush=True)
-            os._exit(1)
+            _break_off(error)
         # Not sys.exit: the main thread may be deep inside a step, and there is nothing to clean up.
         os._exit(0)
 
@@ -185,6 +187,12 @@ class Worker:
     def _refuse(self, job: Job, error: ServerError) -> None:
         self._jobs.pop(job.id, None)
         self.send(frames.Turn([(job.id, failures.to_event(error))]))
+
+
+def _break_off(error: Exception) -> NoReturn:
+    """End the process from any thread; the server shows the sentence as its last words."""
+    print(f"the connection to the server broke: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _log_to_server(worker: Worker) -> None:

@@ -27,8 +27,11 @@ async def read_body(request: Request, model: type[ModelT]) -> ModelT:
 
 
 def _explained(error: ValidationError) -> InvalidRequest:
-    """The one error that says most: the deepest, as a union reports each of its branches."""
-    details = max(error.errors(include_url=False, include_context=True), key=lambda one: len(one["loc"]))
+    """The one error that says most: as a union reports each of its branches, the deepest, in the branch of the type."""
+    details = max(
+        error.errors(include_url=False, include_context=True),
+        key=lambda one: (len(one["loc"]), not one["type"].endswith("_type")),
+    )
     param = field_path(details["loc"])
     if details["type"] == UNSUPPORTED:
         return UnsupportedField(param)

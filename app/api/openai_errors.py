@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from fastapi import Response
 
-from app.errors import ServerError
+from app.errors import MethodNotAllowed, ServerError
 from app.schemas.errors import ErrorBody
 
 # For a route's `responses`: what every route may answer.
@@ -26,6 +26,8 @@ def error_response(error: ServerError, request_id: str) -> Response:
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allowed
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(error_json(error, request_id), error.status, headers, "application/json")

@@ -133,7 +133,8 @@ class _EventChannel:
         while True:
             patience_s = heartbeat_s if self.is_open else max(heartbeat_s, _FIRST_EVENT_GRACE_S)
             if (left_s := self._last_write + patience_s - time.monotonic()) > 0:
-                await asyncio.sleep(left_s)
+                # Not longer than a heartbeat: the stream may open meanwhile, and patience is shorter then.
+                await asyncio.sleep(min(left_s, heartbeat_s))
             else:
                 await self.write(_HEARTBEAT)
 

@@ -127,7 +127,8 @@ class FrameReader(Generic[T]):
     def _decode(self, body: memoryview) -> T:
         try:
             return self._decoder.decode(body)
-        except msgspec.MsgspecError as error:
+        # The last two are msgspec's, too, though not of its own family.
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise FrameError(f"a frame holds no known message: {error}") from error
 
 

@@ -48,5 +48,5 @@ class RequestRecord:
         """Decoding speed after the first token; None until there are two tokens."""
         if self.usage is None or self.first_token_at is None or self.finished_at is None:
             return None
-        elapsed_s = self.finished_at - self.first_token_at
-        return (self.usage.completion_tokens - 1) / elapsed_s if elapsed_s > 0 else None
+        num_timed, elapsed_s = self.usage.completion_tokens - 1, self.finished_at - self.first_token_at
+        return num_timed / elapsed_s if num_timed > 0 and elapsed_s > 0 else None

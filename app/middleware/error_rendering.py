@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fastapi import Response
 from loguru import logger
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.record import RequestRecord
@@ -46,8 +47,8 @@ def http_error(error: HTTPException, scope: Scope) -> ServerError:
         case 404:
             return NotFound(f"There is no {scope['method']} {scope['path']}; /docs lists the routes.")
         case 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
-            return MethodNotAllowed(f"{scope['path']} takes {allowed}, not {scope['method']}.")
+            allowed = (error.headers or {}).get("Allow", "no method")
+            return MethodNotAllowed(f"{scope['path']} takes {allowed}, not {scope['method']}.", allowed=allowed)
         case _:
             return InvalidRequest(str(error.detail))
 
@@ -56,6 +57,8 @@ def _as_server_error(error: Exception, scope: Scope, record: RequestRecord) -> S
     match error:
         case ServerError():
             return error
+        case ClientDisconnect():
+            return ClientGone("The client hung up.")
         case HTTPException():
             return http_error(error, scope)
         case _:

@@ -5,11 +5,15 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx_lm import generate
+from mlx_lm.models import llama
+from mlx_lm.models.rope_utils import Llama3RoPE, SuScaledRoPE
 from mlx_lm.utils import load_model, load_tokenizer
 from numpy.testing import assert_allclose
 
 from app.errors import ModelLoadError
 from app.handler.gguf import write_mlx_folder
+from app.handler.samples import sample_folder
 from tests.fixtures import tiny_llama
 from tests.fixtures.gguf_files import Floats, Tensor, f32, q4_0, q4_1, q8_0, write_gguf
 from tests.fixtures.tiny_llama import Shape
@@ -30,9 +34,14 @@ def logits(model: nn.Module) -> Floats:
     return np.array(model(PROMPT)[0])
 
 
-def converted_logits(folder: Path) -> Floats:
+def loaded(folder: Path) -> llama.Model:
     model, _ = load_model(folder)
-    return logits(model)
+    assert isinstance(model, llama.Model)
+    return model
+
+
+def converted_logits(folder: Path) -> Floats:
+    return logits(loaded(folder))
 
 
 def config_of(folder: Path) -> dict[str, object]:
@@ -123,7 +132,7 @@ def test_rope_factors_scale_each_frequency(kind: str, tmp_path: Path) -> None:
     original = tiny_llama.build(shape)
     tensors = tiny_llama.tensors(original, shape) | {"rope_freqs.weight": f32(factors)}
     for layer in original.layers:
-        layer.self_attn.rope = FactorRope(500000.0, factors)
+        layer.self_attn["rope"] = FactorRope(500000.0, factors)
 
     folder = convert(tmp_path, tiny_llama.metadata(shape), tensors)
 
@@ -131,8 +140,9 @@ def test_rope_factors_scale_each_frequency(kind: str, tmp_path: Path) -> None:
     scaling = config_of(folder)["rope_scaling"]
     assert isinstance(scaling, dict)
     assert scaling["rope_type"] == kind
-    model, _ = load_model(folder)
-    assert_allclose(np.array(model.layers[0].self_attn.rope._freqs), original.layers[0].self_attn.rope._periods, 1e-4)
+    rope = loaded(folder).layers[0].self_attn.rope
+    assert isinstance(rope, Llama3RoPE | SuScaledRoPE)
+    assert_allclose(np.array(rope._freqs), 500000.0 ** (np.arange(32) / 32) * factors, rtol=1e-4)
     assert scaling == LLAMA3 or kind == "longrope"
 
 
@@ -152,8 +162,8 @@ def test_quantised_tensors_stay_quantised_with_the_bits_of_each(tmp_path: Path) 
 
     folder = convert(tmp_path, tiny_llama.metadata(shape), tensors)
 
-    model, config = load_model(folder)
-    assert config["quantization"] == {"group_size": 32, "bits": 4} | {
+    model = loaded(folder)
+    assert config_of(folder)["quantization"] == {"group_size": 32, "bits": 4} | {
         name: {"group_size": 32, "bits": 8}
         for name in ("model.embed_tokens", *(f"model.layers.{i}.self_attn.q_proj" for i in (0, 1)))
     }
@@ -210,6 +220,20 @@ def test_what_cannot_be_converted_is_named(changes: dict[str, tiny_llama.Value],
         convert(tmp_path, tiny_llama.metadata(shape) | changes, tensors)
 
     assert str(tmp_path / "tiny.gguf") in caught.value.message
+
+
+def test_a_real_model_answers(tmp_path: Path) -> None:
+    folder = sample_folder("smollm2-135m-instruct", tmp_path, lambda _: None)
+    model = loaded(folder)
+    tokenizer = load_tokenizer(folder)
+    # Still 4-bit weights: only their scales and the activations, which a CPU computes with far faster than in float16.
+    model.set_dtype(mx.float32)
+    assert isinstance(model.layers[0].mlp.up_proj, nn.QuantizedLinear)
+
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True)
+
+    assert generate(model, tokenizer, prompt, max_tokens=10) == "The capital of France is Paris."
 
 
 def test_an_unknown_tensor_is_named(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ GOLDEN = {
     "I'll can't WE'RE": [57, 3060, 416, 982, 26587, 23, 3256],
     "x=1;y=22": [104, 45, 33, 43, 105, 45, 34, 34],
     "<|endoftext|><repo_name><empty_output>": [0, 3, 16],
-    "<|im_start |>": [44, 108, 306, 79, 3738, 1848, 46],
+    "<|im_start |>": [44, 108, 306, 79, 3738, 2504, 46],
 }
 
 
@@ -86,6 +86,8 @@ def test_smollm_gives_back_every_text(smollm: TokenizerWrapper, text: str) -> No
 def test_smollm_knows_its_ends_its_template_and_its_streaming_decoder(smollm: TokenizerWrapper) -> None:
     assert (smollm.bos_token, smollm.eos_token, smollm.pad_token) == ("<|im_start|>", "<|im_end|>", "<|im_end|>")
     assert smollm.model_max_length == 8192
+    # Special without having a role: <repo_name>.
+    assert smollm.decode([3, 28], skip_special_tokens=True) == ","
     assert isinstance(smollm.detokenizer, BPEStreamingDetokenizer)
     prompt = smollm.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False)
     assert prompt.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")

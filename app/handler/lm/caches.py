@@ -1,13 +1,22 @@
 """mlx_lm's KV caches, of one row and of a batch: one object per layer."""
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
 from mlx import nn
 from mlx_lm.generate import _extend_cache, _merge_caches  # pyright: ignore[reportPrivateUsage]
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache, make_prompt_cache
 
 Cache = list[Any]
+# Keys and values of some tokens in one layer, shapes (1, heads, tokens, dims).
+Span = tuple[mx.array, mx.array]
+
+
+def can_batch(model: nn.Module) -> bool:
+    """Whether rows of this model can run together: mlx_lm has no batched form for a few kinds of cache."""
+    return all(hasattr(layer, "merge") for layer in make_prompt_cache(model))
 
 
 class BatchCache:
@@ -24,9 +33,16 @@ class BatchCache:
     @classmethod
     def new(cls, model: nn.Module, num_rows: int) -> "BatchCache":
         """An empty cache for `num_rows` rows."""
-        if num_rows == 1:
-            return cls(make_prompt_cache(model))
-        return cls(_merge_caches([make_prompt_cache(model) for _ in range(num_rows)]), is_merged=True)
+        return cls.of([make_prompt_cache(model) for _ in range(num_rows)])
+
+    @classmethod
+    def of(cls, rows: list[Cache]) -> "BatchCache":
+        """The caches of several rows, at least one, as one; they must not be used by themselves any more."""
+        return cls(rows[0]) if len(rows) == 1 else cls(_merge_caches(rows), is_merged=True)
+
+    def row(self, index: int) -> "RowCache":
+        """One row, to read from."""
+        return RowCache(self.layers, index if self._is_merged else None)
 
     def extend(self, other: "BatchCache") -> None:
         """Append the rows of `other`, which must not be used any more."""
@@ -68,3 +84,71 @@ class BatchCache:
 
     def _merged(self) -> Cache:
         return self.layers if self._is_merged else _merge_caches([self.layers])
+
+
+class RowCache:
+    """One row of a cache, read where it lies; valid until the cache is next used."""
+
+    __slots__ = ("_index", "_layers")
+
+    def __init__(self, layers: Cache, index: int | None) -> None:
+        self._layers = layers
+        self._index = index
+
+    def spans(self, start: int, stop: int) -> list[Span]:
+        """Keys and values of the row's tokens `start` to `stop`, of each layer that can be cut by position."""
+        layers = [layer for layer in flat_layers(self._layers) if is_span(layer)]
+        row, padding = 0, 0
+        if self._index is not None and layers:
+            # All layers are padded alike.
+            row, padding = self._index, int(layers[0].left_padding[self._index].item())
+        tokens = slice(padding + start, padding + stop)
+        return [
+            (mx.contiguous(layer.keys[row : row + 1, :, tokens]), mx.contiguous(layer.values[row : row + 1, :, tokens]))
+            for layer in layers
+        ]
+
+    def checkpoint(self) -> Cache:
+        """The layers that cannot be cut, as they are after the last token fed."""
+        layers = [layer for layer in flat_layers(self._layers) if not is_span(layer)]
+        return [copy.deepcopy(layer) if self._index is None else layer.extract(self._index) for layer in layers]
+
+
+def flat_layers(cache: Cache) -> Iterator[Any]:
+    """A model's caches one by one, those that come in lists of several for a layer, too."""
+    for layer in cache:
+        if isinstance(layer, CacheList):
+            yield from flat_layers(list(layer.caches))
+        else:
+            yield layer
+
+
+def is_span(layer: Any) -> bool:
+    """Whether a layer's cache can be cut by position: plain keys and values of every token."""
+    return type(layer) in (KVCache, BatchKVCache)
+
+
+def spans_joined(segments: list[list[Span]]) -> list[Span]:
+    """Segments that follow each other, as one span per layer, in arrays of its own."""
+    return [
+        (mx.concatenate([keys for keys, _ in parts], axis=2), mx.concatenate([values for _, values in parts], axis=2))
+        for parts in zip(*segments, strict=True)
+    ]
+
+
+def restored(template: Cache, spans: list[Span], checkpoint: Cache | None, num_tokens: int) -> Cache:
+    """A cache of the form of `template` that holds `num_tokens` tokens."""
+    left_spans, left_checkpoint = iter(spans), iter(checkpoint or [])
+
+    def layer(like: Any) -> Any:
+        if isinstance(like, CacheList):
+            return CacheList(*map(layer, like.caches))
+        if not is_span(like):
+            # A copy: the arrays of a cache are changed in place when it is used.
+            return copy.deepcopy(next(left_checkpoint))
+        cache = KVCache()
+        cache.keys, cache.values = next(left_spans)
+        cache.offset = num_tokens
+        return cache
+
+    return [layer(like) for like in template]

@@ -15,6 +15,8 @@ from app.settings import ModelSpec
 _MAX_TOKENS = 4096
 _TEMPERATURE = 0.7
 _TOP_P = 0.95
+# Of tokens: more than any vocabulary or context has.
+_MOST = 2**30
 
 Number = TypeVar("Number", int, float)
 
@@ -52,19 +54,19 @@ def generation_defaults(spec: ModelSpec, folder: Path) -> GenerationDefaults:
     """The defaults of the model in `folder` under the server's settings `spec`."""
     file = _GenerationConfig(folder / "generation_config.json")
     # A model whose file says `do_sample: false` is meant to be greedy.
-    temperature = 0.0 if file.is_greedy else file.number("temperature", _TEMPERATURE)
+    temperature = 0.0 if file.is_greedy else file.number("temperature", _TEMPERATURE, 0.0, 2.0)
     sampling = SamplingParameters(
         temperature=_given(spec.default_temperature, temperature),
-        top_p=_given(spec.default_top_p, file.number("top_p", _TOP_P)),
-        top_k=_given(spec.default_top_k, int(file.number("top_k", 0))),
-        min_p=_given(spec.default_min_p, file.number("min_p", 0.0)),
-        repetition_penalty=_given(spec.default_repetition_penalty, file.number("repetition_penalty", 1.0)),
+        top_p=_given(spec.default_top_p, file.number("top_p", _TOP_P, 0.0, 1.0)),
+        top_k=_given(spec.default_top_k, int(file.number("top_k", 0, 0, _MOST))),
+        min_p=_given(spec.default_min_p, file.number("min_p", 0.0, 0.0, 1.0)),
+        repetition_penalty=_given(spec.default_repetition_penalty, file.number("repetition_penalty", 1.0, 0.01, 10.0)),
         presence_penalty=_given(spec.default_presence_penalty, 0.0),
         frequency_penalty=_given(spec.default_frequency_penalty, 0.0),
         seed=spec.default_seed,
     )
     return GenerationDefaults(
-        _given(spec.default_max_tokens, int(file.number("max_new_tokens", _MAX_TOKENS))), sampling
+        _given(spec.default_max_tokens, int(file.number("max_new_tokens", _MAX_TOKENS, 1, _MOST))), sampling
     )
 
 
@@ -91,6 +93,9 @@ class _GenerationConfig:
     def is_greedy(self) -> bool:
         return self._values.get("do_sample") is False
 
-    def number(self, name: str, otherwise: float) -> float:
+    def number(self, name: str, otherwise: float, lowest: float, highest: float) -> float:
+        """The value of `name`; one that is no number in this range says nothing, as -1 and null often do."""
         value = self._values.get(name)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+        if not isinstance(value, int | float) or isinstance(value, bool) or not lowest <= value <= highest:
+            return otherwise
+        return value

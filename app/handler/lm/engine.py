@@ -11,6 +11,7 @@ from app.core.failures import to_event
 from app.errors import InternalError
 from app.handler.base import Emit
 from app.handler.lm.batch import BatchRow, DecodeBatch
+from app.handler.lm.caches import can_batch
 from app.handler.lm.detokenizer import Detokenizer
 from app.handler.lm.pace import Pace
 from app.handler.lm.prefill import PrefillLine
@@ -32,6 +33,7 @@ class Engine:
         self._line = PrefillLine(model)
         self._batch = DecodeBatch(model)
         self._pace = Pace(prefill_tokens)
+        self._can_batch = can_batch(model)
         self._prefilled_last = False
         self._num_steps = 0
 
@@ -49,7 +51,8 @@ class Engine:
 
     def turn(self) -> bool:
         """One decode step, or one prefill pass when it is its turn; whether any work is left."""
-        if self._line and not (self._prefilled_last and self._batch):
+        may_prefill = not self._batch or (self._can_batch and not self._prefilled_last)
+        if self._line and may_prefill:
             self._prefill()
         elif self._batch:
             self._decode()
@@ -96,7 +99,12 @@ class Engine:
         ended: set[int] = set()
         for row_id, token in tokens:
             row = self._rows[row_id]
-            text, last = row.take(token, is_eos=token in self._eos_tokens)
+            try:
+                text, last = row.take(token, is_eos=token in self._eos_tokens)
+            except Exception:
+                # The row's own tokenizer: a token that it cannot decode, say.
+                logger.exception("the text of request {} could not be decoded", row_id)
+                text, last = "", to_event(InternalError())
             if text:
                 self._emit(row_id, TextDelta(text))
             if last is not None:

@@ -9,18 +9,18 @@ from mlx import nn
 from mlx_lm import load
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from app.core.events import Event, Failed
 from app.core.frames import ModelInfo
 from app.core.requests import GenerationRequest
 from app.errors import ModelLoadError
 from app.handler import device
 from app.handler.base import Handler
+from app.handler.context import context_length
 from app.handler.lm.defaults import generation_defaults
 from app.handler.lm.detokenizer import Detokenizer, detokenizer_factory
 from app.handler.lm.engine import Engine
 from app.handler.lm.prompt import PreparedGeneration, PromptBuilder
 from app.handler.lm.sampling import SamplingParameters
-
-_FALLBACK_CONTEXT_LENGTH = 32768
 
 
 class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
@@ -36,14 +36,14 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
         model, tokenizer = self._load_model()
         device.prepare_weights(model)
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        context_length = _context_length(config, self.spec.context_length)
-        self._prompts = PromptBuilder(tokenizer, context_length, generation_defaults(self.spec, self.folder))
+        num_tokens = context_length(config, self.spec.context_length)
+        self._prompts = PromptBuilder(tokenizer, num_tokens, generation_defaults(self.spec, self.folder))
         self._new_detokenizer = detokenizer_factory(tokenizer._tokenizer)  # pyright: ignore[reportPrivateUsage]
         self._engine = Engine(model, frozenset(tokenizer.eos_token_ids), self.spec.prefill_step_size, self.emit)
         if self.spec.warmup:
             self._warm_up(model, frozenset(tokenizer.eos_token_ids))
         architecture = str(config.get("model_type", "unknown"))
-        return ModelInfo("lm", context_length, architecture, time.monotonic() - started, device.describe())
+        return ModelInfo("lm", num_tokens, architecture, time.monotonic() - started, device.describe())
 
     def prepare(self, request: GenerationRequest) -> PreparedGeneration:
         """See `Handler.prepare`."""
@@ -70,6 +70,8 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
             if self.spec.chat_template_file is not None:
                 tokenizer.chat_template = self.spec.chat_template_file.read_text(encoding="utf-8")
                 tokenizer.has_chat_template = True
+                # The renderer that mlx_lm itself has for some models would go first.
+                tokenizer._chat_template = None  # pyright: ignore[reportPrivateUsage]
         # The libraries raise whatever a broken file leads to; there is no narrower common class.
         except Exception as error:
             raise ModelLoadError(f"'{self.spec.model_path}' cannot be loaded: {_first_line(error)}") from error
@@ -77,22 +79,15 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
 
     def _warm_up(self, model: nn.Module, eos_tokens: frozenset[int]) -> None:
         """Run a short row of its own, so that kernels are compiled before the first request."""
-        engine = Engine(model, eos_tokens, self.spec.prefill_step_size, lambda _id, _event: None)
+        events: list[Event] = []
+        engine = Engine(model, eos_tokens, self.spec.prefill_step_size, lambda _id, event: events.append(event))
         asked = PreparedGeneration([1] * 8, 2, SamplingParameters(temperature=1.0), ())
         engine.add(0, asked, self._new_detokenizer())
         while engine.turn():
             pass
         mx.clear_cache()
-
-
-def _context_length(config: dict[str, object], asked: int | None) -> int:
-    """Tokens of prompt and answer together: the model's own limit, or less if the settings say so."""
-    text_config = config.get("text_config")
-    layers = [config, text_config] if isinstance(text_config, dict) else [config]
-    names = ("max_position_embeddings", "max_sequence_length", "seq_length", "n_positions", "model_max_length")
-    own = next((value for layer in layers for name in names if isinstance(value := layer.get(name), int)), None)
-    limits = [limit for limit in (own, asked) if limit]
-    return min(limits) if limits else _FALLBACK_CONTEXT_LENGTH
+        if isinstance(events[-1], Failed):
+            raise ModelLoadError(f"'{self.spec.model_path}' fails on its first tokens; the log says how.")
 
 
 def _first_line(error: Exception) -> str:

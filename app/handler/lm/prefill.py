@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from loguru import logger
 from mlx import nn
 
-from app.handler.lm.caches import BatchCache
+from app.handler.lm.caches import BatchCache, can_batch
 from app.handler.lm.row import Row
 
 
@@ -27,6 +27,7 @@ class PrefillLine:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        self._can_batch = can_batch(model)
         self._line: deque[Row] = deque()
         # The cache of the long prompt at the head, once it has begun.
         self._begun: BatchCache | None = None
@@ -97,5 +98,7 @@ class PrefillLine:
         return group
 
     def _stands_alone(self, row: Row) -> bool:
-        """Whether a row shares no pass: it is suspect, or a prompt of one token, which has nothing to prefill."""
-        return row.id in self._suspects or not row.num_left_to_prefill
+        """Whether a row shares no pass: it is suspect, or a prompt of one token, which has nothing to prefill, or no
+        rows of this model can.
+        """
+        return not self._can_batch or row.id in self._suspects or not row.num_left_to_prefill

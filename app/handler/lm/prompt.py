@@ -7,6 +7,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from app.core.requests import GenerationRequest, Message
 from app.errors import ContextLengthExceeded, InvalidRequest
+from app.handler.context import num_tokens_at_least
 from app.handler.lm.defaults import GenerationDefaults
 from app.handler.lm.sampling import SamplingParameters
 
@@ -24,6 +25,7 @@ _RESERVED_ARGUMENTS = frozenset(
         "return_assistant_tokens_mask",
         "return_dict",
         "return_tensors",
+        "sanitize_control_tokens",
         "tokenize",
         "tokenizer_kwargs",
         "tools",
@@ -49,9 +51,7 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._context_length = context_length
         self._defaults = defaults
-        vocabulary = tokenizer.get_vocab()
-        self._vocabulary_size = max(vocabulary.values()) + 1
-        self._longest_token = max(map(len, vocabulary))
+        self._vocabulary_size = max(tokenizer.get_vocab().values()) + 1
 
     def prepare(self, request: GenerationRequest) -> PreparedGeneration:
         """Errors: InvalidRequest, ContextLengthExceeded."""
@@ -79,21 +79,23 @@ class PromptBuilder:
             text = self._tokenizer.apply_chat_template(
                 conversation, tokenize=False, add_generation_prompt=True, **arguments
             )
-        except (TemplateError, TypeError, KeyError, ValueError) as error:
+        # A template is a program: these are what one raises when it meets what it did not expect.
+        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InvalidRequest(
                 f"The model's chat template does not accept these messages: {error}", param="messages"
             ) from error
         return str(text)
 
     def _tokenize(self, text: str) -> list[int]:
-        # No tokenizer needs to run over megabytes to know that they do not fit.
-        at_least = len(text) // self._longest_token
-        if at_least > self._context_length:
-            raise self._too_long(f"at least {at_least}")
-        tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        if count := num_tokens_at_least(text, self._encode, self._context_length):
+            raise self._too_long(f"at least {count}")
+        tokens = self._encode(text)
         if not tokens:
             raise InvalidRequest("The prompt is empty.", param="messages")
         return tokens
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _too_long(self, count: str) -> ContextLengthExceeded:
         return ContextLengthExceeded(

@@ -1,11 +1,14 @@
 """How the next token of each row is drawn: one call for the whole batch, whatever each row asks for."""
 
+import math
 import random
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 _BELOW_ONE = 1.0 - 2.0**-20
+# Below this, dividing by the temperature leaves the range of a float32 (vLLM's limit, too).
+_LOWEST_TEMPERATURE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class SamplingParameters:
     @property
     def is_greedy(self) -> bool:
         """Whether the most likely token is taken."""
-        return self.temperature == 0.0
+        return self.temperature < _LOWEST_TEMPERATURE or self.top_k == 1
 
     @property
     def adjusts_logits(self) -> bool:
@@ -42,12 +45,15 @@ class RowSampler:
     neighbours are.
     """
 
-    __slots__ = ("_bias", "_counts", "_prompt", "_random", "_seen", "parameters")
+    __slots__ = ("_bias", "_counts", "_is_started", "_prompt", "_random", "_seen", "parameters")
 
     def __init__(self, parameters: SamplingParameters, prompt: list[int]) -> None:
         self.parameters = parameters
         self._random = random.Random(parameters.seed)
         self._prompt = prompt
+        self._is_started = False
+        # Shape (vocabulary,); None where nothing asks for it, as an array that no step evaluates would keep every
+        # step's alive.
         self._counts: mx.array | None = None
         self._seen: mx.array | None = None
         self._bias: mx.array | None = None
@@ -57,36 +63,37 @@ class RowSampler:
         return self._random.random() * _BELOW_ONE
 
     def adjust(self, token: mx.array | None, logits: mx.array) -> mx.array:
-        """Penalise and bias `logits`, shape (1, vocabulary); `token`, shape (1,), was generated since the last call."""
-        if self._counts is None or self._seen is None or self._bias is None:
-            self._start(logits)
-        if token is not None and self._counts is not None and self._seen is not None:
-            self._counts = self._counts.at[token].add(1.0)
-            self._seen = mx.maximum(self._seen, mx.minimum(self._counts, 1.0))
-        return self._penalised(logits)
+        """Penalise and bias `logits`, shape (1, vocabulary), in float32.
 
-    def _start(self, logits: mx.array) -> None:
-        size = logits.shape[-1]
-        self._counts = mx.zeros((size,))
-        prompt = [token for token in set(self._prompt) if token < size]
-        self._seen = mx.zeros((size,)).at[mx.array(prompt)].add(1.0) if prompt else mx.zeros((size,))
-        bias = [(token, value) for token, value in self.parameters.logit_bias if token < size]
-        self._bias = mx.zeros((size,))
-        if bias:
-            tokens, values = zip(*bias, strict=True)
-            self._bias = self._bias.at[mx.array(tokens)].add(mx.array(values))
+        `token`, shape (1,), was generated since the last call.
+        """
+        if not self._is_started:
+            self._start(logits.shape[-1])
+        if token is not None and self._counts is not None:
+            self._counts = self._counts.at[token].add(1.0)
+        if token is not None and self._seen is not None:
+            self._seen = self._seen.at[token].maximum(1.0)
+        return self._penalised(logits.astype(mx.float32))
+
+    def _start(self, size: int) -> None:
+        self._is_started = True
+        asked = self.parameters
+        if asked.presence_penalty or asked.frequency_penalty:
+            self._counts = mx.zeros((size,))
+        if asked.repetition_penalty != 1.0:
+            self._seen = _scattered([(token, 1.0) for token in set(self._prompt)], size)
+        if asked.logit_bias:
+            self._bias = _scattered(list(asked.logit_bias), size)
 
     def _penalised(self, logits: mx.array) -> mx.array:
-        if self._counts is None or self._seen is None or self._bias is None:
-            return logits
         asked = self.parameters
-        if asked.repetition_penalty != 1.0:
+        if self._seen is not None:
             penalty = asked.repetition_penalty
             logits = mx.where(self._seen > 0, mx.where(logits > 0, logits / penalty, logits * penalty), logits)
-        if asked.presence_penalty or asked.frequency_penalty:
+        if self._counts is not None:
             counts = self._counts
             logits = logits - asked.frequency_penalty * counts - asked.presence_penalty * (counts > 0)
-        return logits + self._bias if asked.logit_bias else logits
+        return logits if self._bias is None else logits + self._bias
 
 
 class BatchSampler:
@@ -98,9 +105,10 @@ class BatchSampler:
         self._all_greedy = all(one.is_greedy for one in asked)
         self._adjusting = [index for index, one in enumerate(asked) if one.adjusts_logits]
         self._is_greedy = mx.array([one.is_greedy for one in asked])
-        self._temperature = _column([one.temperature or 1.0 for one in asked])
+        self._temperature = _column([1.0 if one.is_greedy else one.temperature for one in asked])
         self._min_p = _column([one.min_p for one in asked])
-        self._top_p = _column([one.top_p for one in asked])
+        # Top-p off keeps the last token too, wherever the sum is rounded to.
+        self._top_p = _column([one.top_p if one.top_p < 1.0 else math.inf for one in asked])
         # Top-k off is a k that no vocabulary reaches.
         self._top_k = mx.array([one.top_k or 2**30 for one in asked])[:, None]
         self._needs_order = any((one.top_k or one.top_p < 1.0) and not one.is_greedy for one in asked)
@@ -130,34 +138,43 @@ class BatchSampler:
     def _draw(self, logits: mx.array, uniform: mx.array) -> mx.array:
         """Inverse transform sampling: the first token where the cumulated probability passes the random number.
 
-        Filters in the order of Hugging Face's and vLLM's samplers: temperature, top-k, top-p, min-p.
+        Filters in the order of Hugging Face's and vLLM's samplers: temperature, top-k, top-p, min-p. They only clear
+        probabilities, so that a row draws the same token whatever its neighbours ask for.
         """
-        if not self._needs_order:
-            probabilities = self._above_min_p(mx.softmax(logits, axis=-1))
-            return _invert(probabilities, uniform)
-        order = mx.argsort(-logits, axis=-1)
-        probabilities = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
-        largest = probabilities[:, :1]
-        rank = mx.arange(logits.shape[-1])[None, :]
-        probabilities = mx.where(rank < self._top_k, probabilities, 0.0)
-        before = mx.cumsum(probabilities, axis=-1) - probabilities
-        share = self._top_p * probabilities.sum(axis=-1, keepdims=True)
-        probabilities = mx.where((before < share) | (rank == 0), probabilities, 0.0)
-        probabilities = mx.where(probabilities >= self._min_p * largest, probabilities, 0.0)
-        chosen = _invert(probabilities, uniform)
-        return mx.take_along_axis(order, chosen[:, None], axis=-1)[:, 0]
+        return _invert(self._filtered(mx.softmax(logits, axis=-1)), uniform)
 
-    def _above_min_p(self, probabilities: mx.array) -> mx.array:
-        if not self._has_min_p:
-            return probabilities
-        floor = self._min_p * probabilities.max(axis=-1, keepdims=True)
-        return mx.where(probabilities >= floor, probabilities, 0.0)
+    def _filtered(self, probabilities: mx.array) -> mx.array:
+        if self._needs_order:
+            probabilities = self._within_top(probabilities)
+        if self._has_min_p:
+            floor = self._min_p * probabilities.max(axis=-1, keepdims=True)
+            probabilities = mx.where(probabilities >= floor, probabilities, 0.0)
+        return probabilities
+
+    def _within_top(self, probabilities: mx.array) -> mx.array:
+        order = mx.argsort(-probabilities, axis=-1)
+        ordered = mx.take_along_axis(probabilities, order, axis=-1)
+        rank = mx.arange(ordered.shape[-1])[None, :]
+        ordered = mx.where(rank < self._top_k, ordered, 0.0)
+        before = mx.cumsum(ordered, axis=-1, inclusive=False)
+        share = self._top_p * ordered.sum(axis=-1, keepdims=True)
+        ordered = mx.where((before < share) | (rank == 0), ordered, 0.0)
+        return mx.put_along_axis(mx.zeros_like(ordered), order, ordered, axis=-1)
 
 
 def _invert(probabilities: mx.array, uniform: mx.array) -> mx.array:
     """The first index of each row whose cumulated probability exceeds `uniform` of the row's total."""
     cumulated = mx.cumsum(probabilities, axis=-1)
     return mx.argmax(cumulated > uniform * cumulated[:, -1:], axis=-1)
+
+
+def _scattered(values: list[tuple[int, float]], size: int) -> mx.array:
+    """Zeros of shape (size,) but for `values`, (place, value) each; places outside are left out."""
+    inside = [(place, value) for place, value in values if place < size]
+    if not inside:
+        return mx.zeros((size,))
+    places, numbers = zip(*inside, strict=True)
+    return mx.zeros((size,)).at[mx.array(places)].add(mx.array(numbers, dtype=mx.float32))
 
 
 def _column(values: list[float]) -> mx.array:
