@@ -9,6 +9,8 @@ class ServerError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
+    # Where it is not said with the error: None for errors that waiting does not mend.
+    usual_retry_after_s: ClassVar[float | None] = None
 
     def __init__(
         self, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: float | None = None
@@ -17,7 +19,7 @@ class ServerError(Exception):
         self.message = message
         self.param = param
         self.error_code = code if code is not None else type(self).code
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = retry_after_s if retry_after_s is not None else type(self).usual_retry_after_s
 
 
 class InvalidRequest(ServerError):
@@ -90,6 +92,7 @@ class QueueFull(ServerError):
     status = 429
     type = "rate_limit_error"
     code = "queue_full"
+    usual_retry_after_s = 1.0
 
 
 class Unavailable(ServerError):
@@ -98,6 +101,7 @@ class Unavailable(ServerError):
     status = 503
     type = "server_error"
     code = "unavailable"
+    usual_retry_after_s = 30.0
 
 
 class QueueTimeout(Unavailable):

@@ -9,6 +9,7 @@ from app.api.bodies import body_docs, read_body
 from app.api.chat_encoding import ChatReply, ChatStream
 from app.api.context import context_of
 from app.api.openai_errors import ERROR_DOCS
+from app.api.output_format import to_output_format
 from app.api.replies import Call, StreamReply, UnaryReply
 from app.core.requests import GenerationRequest, Message, Role, Sampling
 from app.errors import InvalidRequest, UnsupportedField
@@ -35,7 +36,8 @@ async def create_chat_completion(request: Request) -> Response:
     body = await read_body(request, ChatCompletionRequest)
     call = Call(context.registry, body.model, to_generation(body), context.record)
     shown_model = body.model or context.registry.find(None).spec.name
-    reply = ChatReply(shown_model, includes_usage=bool(body.stream_options and body.stream_options.include_usage))
+    includes_usage = bool(body.stream_options and body.stream_options.include_usage)
+    reply = ChatReply(shown_model, num_choices=body.n or 1, includes_usage=includes_usage)
     if body.stream:
         return StreamReply(call, ChatStream(reply, context.record.request_id), context.heartbeat_s)
     return UnaryReply(call, reply.completion)
@@ -59,7 +61,20 @@ def to_generation(body: ChatCompletionRequest) -> GenerationRequest:
         max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=_stops(body.stop),
         template_arguments=_template_arguments(body.chat_template_kwargs),
+        output_format=to_output_format(body),
+        num_choices=body.n or 1,
+        top_logprobs=_top_logprobs(body),
+        cache_namespace=body.prompt_cache_key or "",
     )
+
+
+def _top_logprobs(body: ChatCompletionRequest) -> int | None:
+    """How many candidates beside each token; None when log-probabilities are not asked for at all."""
+    if body.logprobs:
+        return body.top_logprobs or 0
+    if body.top_logprobs:
+        raise InvalidRequest("'top_logprobs' needs 'logprobs': true.", param="top_logprobs")
+    return None
 
 
 def _message(message: ChatMessage, path: str) -> Message:
@@ -95,9 +110,13 @@ def _logit_bias(bias: dict[str, float] | None) -> dict[int, float] | None:
     if bias is None:
         return None
     try:
-        return {int(token): value for token, value in bias.items() if -(2**31) <= int(token) < 2**31}
+        by_token = {int(token): value for token, value in bias.items()}
     except ValueError:
         raise InvalidRequest("The keys of logit_bias must be token ids.", param="logit_bias") from None
+    # No vocabulary is as large as what a frame's integers hold; what is smaller is for the model to judge.
+    if unknown := [token for token in by_token if not 0 <= token < 2**31]:
+        raise InvalidRequest(f"logit_bias names token {unknown[0]}, which no model has.", param="logit_bias")
+    return by_token
 
 
 def _template_arguments(arguments: dict[str, Any] | None) -> dict[str, object]:

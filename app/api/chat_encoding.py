@@ -10,7 +10,18 @@ from collections.abc import Sequence
 import msgspec
 
 from app.api.openai_errors import error_json
-from app.core.events import Event, Finished, Started, TextDelta, Usage, fold
+from app.core.events import (
+    Candidate,
+    Choice,
+    ChoiceEnded,
+    Event,
+    Finished,
+    Started,
+    TextDelta,
+    TokenLogprob,
+    Usage,
+    fold,
+)
 from app.errors import ServerError
 
 _json = msgspec.json.Encoder().encode
@@ -19,27 +30,32 @@ _json = msgspec.json.Encoder().encode
 class ChatReply:
     """One reply's id, time and name, and its encoding in one piece."""
 
-    def __init__(self, model: str, *, includes_usage: bool) -> None:
+    def __init__(self, model: str, *, num_choices: int = 1, includes_usage: bool = False) -> None:
         self.id = f"chatcmpl-{secrets.token_hex(14)}"
         self.created = int(time.time())
         self.model = model
+        self.num_choices = num_choices
         self.includes_usage = includes_usage
 
     def completion(self, events: list[Event]) -> bytes:
         """The whole reply."""
         whole = fold(events)
-        message = {"role": "assistant", "content": whole.text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": whole.reason}
         return _json(
             {
                 "id": self.id,
                 "object": "chat.completion",
                 "created": self.created,
                 "model": self.model,
-                "choices": [choice],
+                "choices": [_choice(index, choice) for index, choice in enumerate(whole.choices)],
                 "usage": usage_json(whole.usage),
             }
         )
+
+
+def _choice(index: int, choice: Choice) -> dict[str, object]:
+    message = {"role": "assistant", "content": choice.text, "refusal": None}
+    logprobs = _logprobs(choice.logprobs)
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.reason}
 
 
 class ChatStream:
@@ -47,13 +63,13 @@ class ChatStream:
 
     def __init__(self, reply: ChatReply, request_id: str) -> None:
         self._request_id = request_id
-        self._includes_usage = reply.includes_usage
-        self._head = b'data: {"id":%s,"object":"chat.completion.chunk","created":%d,"model":%s,"choices":[' % (
-            *(_json(reply.id), reply.created, _json(reply.model)),
-        )
+        self._reply = reply
+        head = (_json(reply.id), reply.created, _json(reply.model))
+        self._head = b'data: {"id":%s,"object":"chat.completion.chunk","created":%d,"model":%s,"choices":[' % head
         # With usage asked for, OpenAI puts a null into every chunk but the last.
         self._tail = b'],"usage":null}\n\n' if reply.includes_usage else b"]}\n\n"
-        self._before_text = self._head + b'{"index":0,"delta":{"content":'
+        before = [b'{"index":%d,"delta":{"content":' % index for index in range(reply.num_choices)]
+        self._before_text = [self._head + start for start in before]
         self._after_text = b'},"logprobs":null,"finish_reason":null}' + self._tail
 
     def encode(self, events: Sequence[Event]) -> bytes:
@@ -66,21 +82,28 @@ class ChatStream:
 
     def _frame(self, event: Event) -> bytes:
         match event:
-            case TextDelta(text):
-                return self._before_text + _json(text) + self._after_text
+            case TextDelta(text, choice, None):
+                return self._before_text[choice] + _json(text) + self._after_text
+            case TextDelta(text, choice, logprobs):
+                return self._chunk(choice, _json({"content": text}), b"null", _json(_logprobs(logprobs)))
             case Started():
-                return self._choice(b'{"role":"assistant","content":""}', b"null")
-            case Finished(reason, usage):
-                last = self._choice(b"{}", _json(reason))
-                if self._includes_usage:
-                    last += self._head + b'],"usage":' + _json(usage_json(usage)) + b"}\n\n"
-                return last + b"data: [DONE]\n\n"
+                role = b'{"role":"assistant","content":""}'
+                return b"".join(self._chunk(choice, role, b"null") for choice in range(self._reply.num_choices))
+            case ChoiceEnded(reason, choice):
+                return self._chunk(choice, b"{}", _json(reason))
+            case Finished(usage):
+                return self._usage(usage) + b"data: [DONE]\n\n"
             case _:
                 return b""
 
-    def _choice(self, delta: bytes, reason: bytes) -> bytes:
-        choice = b'{"index":0,"delta":%s,"logprobs":null,"finish_reason":%s}' % (delta, reason)
-        return self._head + choice + self._tail
+    def _chunk(self, choice: int, delta: bytes, reason: bytes, logprobs: bytes = b"null") -> bytes:
+        parts = (choice, delta, logprobs, reason)
+        return self._head + b'{"index":%d,"delta":%s,"logprobs":%s,"finish_reason":%s}' % parts + self._tail
+
+    def _usage(self, usage: Usage) -> bytes:
+        if not self._reply.includes_usage:
+            return b""
+        return self._head + b'],"usage":' + _json(usage_json(usage)) + b"}\n\n"
 
 
 def usage_json(usage: Usage) -> dict[str, object]:
@@ -92,3 +115,14 @@ def usage_json(usage: Usage) -> dict[str, object]:
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
+
+
+def _logprobs(logprobs: list[TokenLogprob] | None) -> dict[str, object] | None:
+    if logprobs is None:
+        return None
+    tokens = [_candidate(one) | {"top_logprobs": [_candidate(top) for top in one.top]} for one in logprobs]
+    return {"content": tokens, "refusal": None}
+
+
+def _candidate(one: TokenLogprob | Candidate) -> dict[str, object]:
+    return {"token": one.token.decode("utf-8", "replace"), "logprob": one.logprob, "bytes": list(one.token)}

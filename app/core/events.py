@@ -10,12 +10,27 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Token counts of one finished request."""
+    """Token counts of one finished request, all its choices together."""
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+
+
+class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A token that the model could choose: its bytes, and the natural logarithm of its probability."""
+
+    token: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """A generated token, and the likeliest candidates for its place, the likeliest first."""
+
+    token: bytes
+    logprob: float
+    top: list[Candidate]
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
@@ -32,18 +47,29 @@ class PrefillProgress(msgspec.Struct, frozen=True, array_like=True, tag="p", gc=
     total: int
 
 
-class TextDelta(msgspec.Struct, frozen=True, array_like=True, tag="t", gc=False):
-    """A piece of the answer: whole code points, never empty."""
+class TextDelta(msgspec.Struct, frozen=True, array_like=True, tag="t"):
+    """A piece of a choice's answer: whole code points. Empty only when it brings log-probabilities.
+
+    `logprobs` are of the tokens whose text became certain with this piece; None when nobody asked.
+    """
 
     text: str
+    choice: int = 0
+    logprobs: list[TokenLogprob] | None = None
+
+
+class ChoiceEnded(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
+    """A choice is complete."""
+
+    reason: FinishReason
+    choice: int = 0
+    stop_sequence: str | None = None
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, tag="f", gc=False):
-    """The last event of a generation."""
+    """The last event of a generation: every choice has ended."""
 
-    reason: FinishReason
     usage: Usage
-    stop_sequence: str | None = None
 
 
 class Embedded(msgspec.Struct, frozen=True, array_like=True, tag="e"):
@@ -61,17 +87,25 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="x"):
     param: str | None = None
 
 
-Event = Started | PrefillProgress | TextDelta | Finished | Embedded | Failed
+Event = Started | PrefillProgress | TextDelta | ChoiceEnded | Finished | Embedded | Failed
+
+
+@dataclass(slots=True)
+class Choice:
+    """One whole answer."""
+
+    text: str = ""
+    reason: FinishReason = "stop"
+    stop_sequence: str | None = None
+    logprobs: list[TokenLogprob] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole generation, folded from its events."""
+    """A whole generation, folded from its events; the choices in order."""
 
-    text: str
-    reason: FinishReason
+    choices: list[Choice]
     usage: Usage
-    stop_sequence: str | None
 
 
 def fold(events: Iterable[Event]) -> Completion:
@@ -79,13 +113,21 @@ def fold(events: Iterable[Event]) -> Completion:
 
     Errors: ValueError when the events do not end with `Finished`.
     """
-    texts: list[str] = []
+    choices: dict[int, Choice] = {}
+    texts: dict[int, list[str]] = {}
     for event in events:
         match event:
-            case TextDelta(text):
-                texts.append(text)
-            case Finished(reason, usage, stop_sequence):
-                return Completion("".join(texts), reason, usage, stop_sequence)
+            case TextDelta(text, index, logprobs):
+                texts.setdefault(index, []).append(text)
+                choice = choices.setdefault(index, Choice())
+                if logprobs is not None:
+                    choice.logprobs = (choice.logprobs or []) + logprobs
+            case ChoiceEnded(reason, index, stop_sequence):
+                choice = choices.setdefault(index, Choice())
+                choice.reason, choice.stop_sequence = reason, stop_sequence
+                choice.text = "".join(texts.get(index, []))
+            case Finished(usage):
+                return Completion([choices[index] for index in sorted(choices)], usage)
             case _:
                 pass
     raise ValueError("a generation ended without its Finished event")

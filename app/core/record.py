@@ -32,7 +32,7 @@ class RequestRecord:
                     self.first_token_at = time.monotonic()
                 case Started(prompt_tokens, cached_tokens):
                     self.usage = Usage(prompt_tokens, 0, cached_tokens)
-                case Finished(_, usage) | Embedded(_, usage):
+                case Finished(usage) | Embedded(_, usage):
                     self.usage = usage
                     self.finished_at = time.monotonic()
                 case _:

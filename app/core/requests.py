@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from app.core.output_format import OutputFormat
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -34,13 +36,21 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="generate"):
-    """Generate text that continues a conversation."""
+    """Generate text that continues a conversation.
+
+    `num_choices` answers share one prefill. `top_logprobs` asks for the log-probabilities of the generated tokens and
+    of so many candidates beside each. Prompts of one `cache_namespace` share their prefixes, with no others.
+    """
 
     messages: list[Message]
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     template_arguments: dict[str, object] = {}
+    output_format: OutputFormat | None = None
+    num_choices: int = 1
+    top_logprobs: int | None = None
+    cache_namespace: str = ""
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="embed"):

@@ -91,15 +91,19 @@ class ServedModel:
             async with self.admission.slot(record.client):
                 record.waited_s = time.monotonic() - record.started_at
                 self._check_kind(request)
-                with self._submitted(request, record) as stream:
-                    yield stream
+                stream = self._submit(request)
+                try:
+                    async with _time_limit(self.spec.request_timeout, record):
+                        yield stream
+                finally:
+                    stream.close()
         finally:
             self.num_leases -= 1
 
-    def _submitted(self, request: Request, record: RequestRecord) -> "_Submitted":
+    def _submit(self, request: Request) -> EventStream:
         if self._worker is None or self.state != "ready":
             raise ModelUnavailable(f"Model '{self.spec.name}' is not running; try again.", retry_after_s=1)
-        return _Submitted(self._worker.submit(request), self.spec.request_timeout, record)
+        return self._worker.submit(request)
 
     def _check_kind(self, request: Request) -> None:
         kind = KIND_OF_REQUEST[type(request)]
@@ -165,21 +169,19 @@ class ServedModel:
         self.admission.fail_waiting(ModelLoadError(reason))
 
 
-class _Submitted:
-    """A running request's stream with its deadline; leaving the block ends whatever still runs."""
+@asynccontextmanager
+async def _time_limit(timeout_s: float, record: RequestRecord) -> AsyncGenerator[None]:
+    """End the block `timeout_s` after the request arrived, even where it waits for a client that does not read.
 
-    def __init__(self, stream: EventStream, timeout_s: float, record: RequestRecord) -> None:
-        self._stream = stream
-        self._deadline: asyncio.TimerHandle | None = None
-        if timeout_s > 0:
-            left_s = max(0.0, record.started_at + timeout_s - time.monotonic())
-            error = RequestTimeout(f"The request ran longer than the limit of {timeout_s:g} s and was ended.")
-            self._deadline = asyncio.get_running_loop().call_later(left_s, stream.fail, error)
-
-    def __enter__(self) -> EventStream:
-        return self._stream
-
-    def __exit__(self, *_: object) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._stream.close()
+    No limit when it is 0. Errors: RequestTimeout.
+    """
+    now = asyncio.get_running_loop().time()
+    left_s = record.started_at + timeout_s - time.monotonic()
+    limit = asyncio.timeout_at(now + left_s if timeout_s > 0 else None)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise RequestTimeout(f"The request ran longer than the limit of {timeout_s:g} s and was ended.") from None

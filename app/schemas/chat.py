@@ -22,6 +22,10 @@ from app.schemas.base import (
 )
 
 MAX_MESSAGES = 10_000
+MAX_CHOICES = 32
+
+# A JSON schema, or the same as JSON text.
+GuidedJson = dict[str, JsonValue] | str
 
 
 class TextPart(WireModel):
@@ -49,6 +53,38 @@ class StreamOptions(WireModel):
     include_obfuscation: Annotated[bool | None, refused_unless(False)] = None
 
 
+class JsonSchemaFormat(WireModel):
+    """A JSON schema with a name, as OpenAI takes it."""
+
+    name: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    schema_: Annotated[dict[str, JsonValue], Field(alias="schema")]
+    strict: bool | None = None
+
+
+class ResponseFormat(WireModel):
+    """What form the answer must have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(WireModel):
+    """vLLM's way of saying what form the answer must have; JSON has no white space either way.
+
+    Source: https://docs.vllm.ai/en/latest/features/structured_outputs.html
+    """
+
+    json_: Annotated[GuidedJson | None, Field(alias="json")] = None
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    structural_tag: Unsupported = None
+    whitespace_pattern: Unsupported = None
+    disable_additional_properties: Annotated[bool | None, refused_unless(False)] = None
+
+
 class ChatCompletionRequest(WireModel):
     """The body of a chat completion request."""
 
@@ -71,10 +107,20 @@ class ChatCompletionRequest(WireModel):
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = None
     seed: Seed | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stop: str | Annotated[list[str], Field(max_length=64)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
+    # What form the answer must have: OpenAI's field, then vLLM's newer and older ones.
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: GuidedJson | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
     # Said about the request, not asked of the model.
     user: str | None = None
     safety_identifier: str | None = None
@@ -82,10 +128,6 @@ class ChatCompletionRequest(WireModel):
     prompt_cache_key: str | None = None
     service_tier: Annotated[str | None, refused_unless("auto", "default")] = None
     # Known, and not supported yet.
-    n: Annotated[int | None, refused_unless(1)] = None
-    logprobs: Annotated[bool | None, refused_unless(False)] = None
-    top_logprobs: Annotated[int | None, refused_unless(0)] = None
-    response_format: Annotated[Any, refused_unless({"type": "text"})] = None
     tools: Annotated[Any, refused_unless([])] = None
     tool_choice: Annotated[Any, refused_unless("none", "auto")] = None
     parallel_tool_calls: bool | None = None
@@ -101,11 +143,6 @@ class ChatCompletionRequest(WireModel):
     timeout: Unsupported = None
     xtc_probability: Annotated[Any, refused_unless(0, 0.0)] = None
     xtc_threshold: Annotated[Any, refused_unless(0, 0.0)] = None
-    structured_outputs: Unsupported = None
-    guided_json: Unsupported = None
-    guided_regex: Unsupported = None
-    guided_choice: Unsupported = None
-    guided_grammar: Unsupported = None
 
 
 class PromptTokensDetails(BaseModel):
@@ -138,12 +175,33 @@ class AnswerMessage(BaseModel):
     refusal: None = None
 
 
+class TopLogprob(BaseModel):
+    """A token that could have come; `bytes` are its UTF-8 bytes, which may be part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobs(TopLogprob):
+    """A generated token, and the likeliest ones for its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """The tokens of an answer, or of a piece of it; their bytes join to its text."""
+
+    content: list[TokenLogprobs] | None
+    refusal: None = None
+
+
 class Choice(BaseModel):
     """One answer, and why it ended."""
 
     index: int
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
@@ -170,7 +228,7 @@ class ChunkChoice(BaseModel):
 
     index: int
     delta: Delta
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
     finish_reason: Literal["stop", "length", "tool_calls"] | None
 
 

@@ -11,6 +11,7 @@ from app.settings.types import (
     CountOrZero,
     ModelPath,
     ModelType,
+    NumBytesOrZero,
     Penalty,
     Seconds,
     SecondsOrZero,
@@ -118,6 +119,24 @@ class ModelSpec(Fields):
         Count,
         Knob("Limits", "Prompt tokens read between two steps of the running requests.", "TOKENS"),
     ] = 512
+    prompt_cache_bytes: Annotated[
+        NumBytesOrZero | None,
+        Knob(
+            "Limits",
+            "Memory for the caches of prompts and answers that later requests begin with; 0 for none.",
+            "SIZE",
+            default="15 % of the memory a model may use",
+            example="4GiB",
+        ),
+    ] = None
+    prompt_cache_size: Annotated[
+        CountOrZero | None,
+        Knob("Limits", "Most sequences in that cache; 0 for none.", "N", default="as many as fit", example="100"),
+    ] = None
+    prompt_cache_ttl: Annotated[
+        SecondsOrZero,
+        Knob("Limits", "Time after which an unused entry of that cache is dropped; 0 for never.", "SECONDS"),
+    ] = 0
     default_max_tokens: Annotated[Count | None, _sampling("max_tokens", "Longest reply.", "4096", "4096", "TOKENS")] = (
         None
     )

@@ -6,7 +6,7 @@ from app.core.event_stream import EventStream
 from app.core.events import Embedded, Event, Failed, Finished, Started, TextDelta, Usage
 from app.errors import ContextLengthExceeded, InternalError, RequestTimeout
 
-LAST = Finished("stop", Usage(3, 2))
+LAST = Finished(Usage(3, 2))
 
 
 class Reader:

@@ -21,13 +21,16 @@ JSON = st.recursive(
 )
 
 USAGE = st.builds(events.Usage, COUNT, COUNT, COUNT, COUNT)
+CANDIDATE = st.builds(events.Candidate, st.binary(max_size=4), st.floats(-50, 0))
+LOGPROB = st.builds(events.TokenLogprob, st.binary(max_size=4), st.floats(-50, 0), st.lists(CANDIDATE, max_size=2))
 BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     events.Started: st.builds(events.Started, COUNT, COUNT),
     events.PrefillProgress: st.builds(events.PrefillProgress, COUNT, COUNT),
-    events.TextDelta: st.builds(events.TextDelta, TEXT),
-    events.Finished: st.builds(
-        events.Finished, st.sampled_from(get_args(events.FinishReason)), USAGE, st.none() | TEXT
+    events.TextDelta: st.builds(events.TextDelta, TEXT, COUNT, st.none() | st.lists(LOGPROB, max_size=2)),
+    events.ChoiceEnded: st.builds(
+        events.ChoiceEnded, st.sampled_from(get_args(events.FinishReason)), COUNT, st.none() | TEXT
     ),
+    events.Finished: st.builds(events.Finished, USAGE),
     events.Embedded: st.builds(events.Embedded, st.lists(st.binary(max_size=40), max_size=3), USAGE),
     events.Failed: st.builds(events.Failed, TEXT, TEXT, st.none() | TEXT),
 }

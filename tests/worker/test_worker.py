@@ -136,17 +136,17 @@ class TestServing:
         done = fold(running.events[1])
         started = running.events[1][0]
         assert isinstance(started, Started)
-        assert (done.reason, done.usage.completion_tokens) == ("length", 8)
+        assert (done.choices[0].reason, done.usage.completion_tokens) == ("length", 8)
         assert done.usage.prompt_tokens == started.prompt_tokens > 8
-        assert done.text
+        assert done.choices[0].text
 
     def test_the_same_alone_and_among_others(self, running: Worker) -> None:
         running.send(frames.Submit(10, ask(30)))
         running.finish(10)
         running.send(*(frames.Submit(request_id, ask(30)) for request_id in range(11, 17)))
         running.finish(*range(11, 17))
-        assert {fold(running.events[request_id]).text for request_id in range(10, 17)} == {
-            fold(running.events[10]).text
+        assert {fold(running.events[request_id]).choices[0].text for request_id in range(10, 17)} == {
+            fold(running.events[10]).choices[0].text
         }
 
     def test_one_that_is_refused_and_one_that_is_not(self, running: Worker) -> None:

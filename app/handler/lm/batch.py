@@ -6,9 +6,13 @@ Unlike mlx_lm's own batch, the step computes nothing that no row asked for: no l
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
+from loguru import logger
 from mlx import nn
 
-from app.handler.lm.caches import BatchCache
+from app.handler.lm.caches import BatchCache, RowCache
+from app.handler.lm.grammar import Grammar, Words, mask_logits
+from app.handler.lm.logprobs import PendingLogprobs, StepLogprobs
 from app.handler.lm.sampling import BatchSampler, RowSampler
 
 
@@ -19,16 +23,29 @@ class BatchRow:
     id: int
     last_token: int
     sampler: RowSampler
+    top_logprobs: int | None = None
+    grammar: Grammar | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepToken:
+    """What a step gave one row; `token` is None for a row that its grammar failed."""
+
+    row_id: int
+    token: int | None
+    logprobs: StepLogprobs | None = None
 
 
 class DecodeBatch:
     """Decodes its rows in step. Owned by the worker's main thread.
 
-    The step is pipelined: while the tokens of one step are read, the next one is being computed.
+    The step is pipelined: the forward pass over the newest tokens is started before they are read, so that the device
+    works while text is made of them. Where there are grammars, they are advanced while it runs.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, eos_tokens: frozenset[int] = frozenset()) -> None:
         self._model = model
+        self._eos_tokens = eos_tokens
         self.clear()
 
     def clear(self) -> None:
@@ -38,6 +55,7 @@ class DecodeBatch:
         # What is fed next, shape (rows,), and for which rows that is the prompt's last token.
         self._tokens: mx.array | None = None
         self._is_first: list[bool] = []
+        self._logprobs: PendingLogprobs | None = None
         self._sampler: BatchSampler | None = None
 
     def __len__(self) -> int:
@@ -66,16 +84,67 @@ class DecodeBatch:
         self._tokens = self._tokens[mx.array(keep)]
         self._sampler = None
 
-    def step(self) -> list[tuple[int, int]]:
-        """Start computing the next tokens and give the (row id, token) pairs of the step before."""
+    def cache_of(self, row_id: int) -> RowCache | None:
+        """The cache of a row: its prompt, and every generated token that a step has given. None for an unknown row."""
+        for index, row in enumerate(self._rows):
+            if row.id == row_id:
+                return None if self._is_first[index] else self._cache.row(index)
+        return None
+
+    def step(self) -> list[StepToken]:
+        """Start computing the next tokens and give those of the step before."""
         tokens, was_first = self._tokens, self._is_first
         if tokens is None:
             return []
+        pending = self._logprobs
+        logits = self._model(tokens[:, None], cache=self._cache.layers)[:, -1, :]
+        if any(row.grammar is not None for row in self._rows):
+            mx.async_eval(logits)
+            given = self._read(tokens, was_first, pending)
+            self._sample(self._constrained(logits, given), logits, tokens, was_first)
+        else:
+            self._sample(logits, logits, tokens, was_first)
+            given = self._read(tokens, was_first, pending)
+        self._is_first = [False] * len(self._rows)
+        return [one for one, first in zip(given, was_first, strict=True) if one.token is None or not first]
+
+    def _sample(self, masked: mx.array, logits: mx.array, tokens: mx.array, was_first: list[bool]) -> None:
+        """Start computing the next tokens, from the logits that the grammars have masked."""
         if self._sampler is None:
             self._sampler = BatchSampler([row.sampler for row in self._rows])
-        logits = self._model(tokens[:, None], cache=self._cache.layers)[:, -1, :]
-        self._tokens = self._sampler(logits, tokens, was_first).astype(mx.uint32)
-        mx.async_eval(self._tokens)
-        self._is_first = [False] * len(self._rows)
+        self._tokens = self._sampler(masked, tokens, was_first).astype(mx.uint32)
+        asked = {row.id: (i, row.top_logprobs) for i, row in enumerate(self._rows) if row.top_logprobs is not None}
+        self._logprobs = PendingLogprobs(logits, self._tokens, asked) if asked else None
+        mx.async_eval(self._tokens, *(self._logprobs.arrays if self._logprobs is not None else []))
+
+    def _read(self, tokens: mx.array, was_first: list[bool], pending: PendingLogprobs | None) -> list[StepToken]:
+        """Each row's newest token; for a row that has just joined, the prompt's last."""
         values: list[int] = tokens.tolist()  # type: ignore[assignment]
-        return [(row.id, value) for row, value, first in zip(self._rows, values, was_first, strict=True) if not first]
+        logprobs = pending.read() if pending is not None else {}
+        given: list[StepToken] = []
+        for row, value, first in zip(self._rows, values, was_first, strict=True):
+            token: int | None = value
+            if row.grammar is not None and not first and value not in self._eos_tokens:
+                try:
+                    row.grammar.advance(value)
+                except Exception:
+                    logger.exception("the grammar of row {} failed", row.id)
+                    token = None
+            given.append(StepToken(row.id, token, logprobs.get(row.id)))
+        return given
+
+    def _constrained(self, logits: mx.array, given: list[StepToken]) -> mx.array:
+        """The logits, with what grammars do not allow ruled out; a grammar that fails here fails its row only."""
+        places: list[int] = []
+        masks: list[Words] = []
+        for place, row in enumerate(self._rows):
+            # A row that has just ended has no next token to constrain.
+            is_over = given[place].token is None or given[place].token in self._eos_tokens
+            if row.grammar is not None and not (is_over and not self._is_first[place]):
+                try:
+                    masks.append(row.grammar.allowed())
+                    places.append(place)
+                except Exception:
+                    logger.exception("the grammar of row {} failed", row.id)
+                    given[place] = StepToken(row.id, None)
+        return mask_logits(logits, places, np.stack(masks)) if places else logits

@@ -56,6 +56,14 @@ class BatchCache:
         else:
             self.layers, self._is_merged = _merge_caches([self.layers, other.layers]), True
 
+    def repeat(self, counts: list[int]) -> None:
+        """Replace each row by `counts` copies of itself, each at least 1."""
+        if all(count == 1 for count in counts):
+            return
+        if not self._is_merged:
+            self.layers, self._is_merged = _merge_caches([self.layers]), True
+        self.filter([row for row, count in enumerate(counts) for _ in range(count)])
+
     def filter(self, keep: list[int]) -> None:
         """Keep the rows at these places, at least one."""
         if self._is_merged:

@@ -31,6 +31,10 @@ class Detokenizer(Protocol):
         """The row has ended; gives what is left, an incomplete character as U+FFFD."""
         ...
 
+    def bytes_of(self, token: int) -> bytes:
+        """What a token stands for by itself: those of a row's tokens join to the bytes of its text."""
+        ...
+
 
 def detokenizer_factory(tokenizer: PreTrainedTokenizerBase) -> Callable[[], Detokenizer]:
     """How to make a detokenizer for each row of this tokenizer's model."""
@@ -72,6 +76,9 @@ class BytesDetokenizer:
     def finish(self) -> str:
         return self._decode(b"", True)
 
+    def bytes_of(self, token: int) -> bytes:
+        return self._pieces[token] if token < len(self._pieces) else b""
+
 
 class WindowDetokenizer:
     """For any tokenizer: decodes a sliding window, as a token's text may depend on the token before it.
@@ -100,6 +107,9 @@ class WindowDetokenizer:
         text = self._new_text() if len(self._ids) > self._emitted else ""
         self._emitted = len(self._ids)
         return text
+
+    def bytes_of(self, token: int) -> bytes:
+        return self._decode([token]).encode()
 
     def _new_text(self) -> str:
         before = self._decode(self._ids[: self._emitted]) if self._emitted else ""

@@ -2,11 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable
 
 import mlx.core as mx
+from loguru import logger
 from mlx import nn
 from mlx_lm import load
+from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from app.core.events import Event, Failed
@@ -17,10 +18,15 @@ from app.handler import device
 from app.handler.base import Handler
 from app.handler.context import context_length
 from app.handler.lm.defaults import generation_defaults
-from app.handler.lm.detokenizer import Detokenizer, detokenizer_factory
-from app.handler.lm.engine import Engine
+from app.handler.lm.detokenizer import detokenizer_factory
+from app.handler.lm.engine import Engine, EngineModel
+from app.handler.lm.grammar import GrammarCompiler
+from app.handler.lm.prefix_cache import PrefixCache, PrefixCacheLimits
 from app.handler.lm.prompt import PreparedGeneration, PromptBuilder
 from app.handler.lm.sampling import SamplingParameters
+
+# Of the memory a model may use, where the settings say nothing.
+_PREFIX_CACHE_SHARE = 0.15
 
 
 class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
@@ -28,7 +34,6 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
 
     _engine: Engine
     _prompts: PromptBuilder
-    _new_detokenizer: Callable[[], Detokenizer]
 
     def load(self) -> ModelInfo:
         """See `Handler.load`."""
@@ -37,11 +42,15 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
         device.prepare_weights(model)
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         num_tokens = context_length(config, self.spec.context_length)
-        self._prompts = PromptBuilder(tokenizer, num_tokens, generation_defaults(self.spec, self.folder))
-        self._new_detokenizer = detokenizer_factory(tokenizer._tokenizer)  # pyright: ignore[reportPrivateUsage]
-        self._engine = Engine(model, frozenset(tokenizer.eos_token_ids), self.spec.prefill_step_size, self.emit)
+        own = tokenizer._tokenizer  # pyright: ignore[reportPrivateUsage]
+        parts = EngineModel(model, frozenset(tokenizer.eos_token_ids), detokenizer_factory(own))
+        grammars = GrammarCompiler(own, self._logits_width(model), parts.eos_tokens)
+        defaults = generation_defaults(self.spec, self.folder)
+        self._prompts = PromptBuilder(tokenizer, num_tokens, defaults, grammars)
         if self.spec.warmup:
-            self._warm_up(model, frozenset(tokenizer.eos_token_ids))
+            grammars.warm_up()
+            self._warm_up(parts)
+        self._engine = Engine(parts, self._prefix_cache(model), self.spec.prefill_step_size, self.emit)
         architecture = str(config.get("model_type", "unknown"))
         return ModelInfo("lm", num_tokens, architecture, time.monotonic() - started, device.describe())
 
@@ -51,7 +60,7 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
 
     def submit(self, request_id: int, prepared: PreparedGeneration) -> None:
         """See `Handler.submit`."""
-        self._engine.add(request_id, prepared, self._new_detokenizer())
+        self._engine.add(request_id, prepared)
 
     def cancel(self, request_id: int) -> None:
         """See `Handler.cancel`."""
@@ -77,17 +86,36 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
             raise ModelLoadError(f"'{self.spec.model_path}' cannot be loaded: {_first_line(error)}") from error
         return model, tokenizer
 
-    def _warm_up(self, model: nn.Module, eos_tokens: frozenset[int]) -> None:
-        """Run a short row of its own, so that kernels are compiled before the first request."""
+    def _logits_width(self, model: nn.Module) -> int:
+        """How many tokens the model tells apart, often more than its tokenizer has."""
+        try:
+            # Only the shape is asked for: nothing is computed.
+            return int(model(mx.array([[0]])).shape[-1])
+        except Exception as error:
+            logger.opt(exception=error).debug("the model cannot be called")
+            raise self._unusable() from error
+
+    def _unusable(self) -> ModelLoadError:
+        return ModelLoadError(f"'{self.spec.model_path}' fails on its first tokens; the log says how.")
+
+    def _prefix_cache(self, model: nn.Module) -> PrefixCache:
+        budget = self.spec.prompt_cache_bytes
+        if budget is None:
+            budget = int(_PREFIX_CACHE_SHARE * device.memory_bytes())
+        limits = PrefixCacheLimits(budget, self.spec.prompt_cache_size, self.spec.prompt_cache_ttl or None)
+        return PrefixCache(make_prompt_cache(model), limits)
+
+    def _warm_up(self, parts: EngineModel) -> None:
+        """Run a short row in an engine of its own, so that kernels are compiled before the first request."""
         events: list[Event] = []
-        engine = Engine(model, eos_tokens, self.spec.prefill_step_size, lambda _id, event: events.append(event))
-        asked = PreparedGeneration([1] * 8, 2, SamplingParameters(temperature=1.0), ())
-        engine.add(0, asked, self._new_detokenizer())
+        nothing_kept = PrefixCache(make_prompt_cache(parts.model), PrefixCacheLimits(0))
+        engine = Engine(parts, nothing_kept, self.spec.prefill_step_size, lambda _id, event: events.append(event))
+        engine.add(0, PreparedGeneration([1] * 8, 2, SamplingParameters(temperature=1.0)))
         while engine.turn():
             pass
         mx.clear_cache()
         if isinstance(events[-1], Failed):
-            raise ModelLoadError(f"'{self.spec.model_path}' fails on its first tokens; the log says how.")
+            raise self._unusable()
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from app.core.requests import GenerationRequest, Message
 from app.errors import ContextLengthExceeded, InvalidRequest
 from app.handler.context import num_tokens_at_least
 from app.handler.lm.defaults import GenerationDefaults
+from app.handler.lm.grammar import Grammar, GrammarCompiler
 from app.handler.lm.sampling import SamplingParameters
 
 # Arguments of the tokenizer's own method: a client may not reach them through chat_template_kwargs.
@@ -41,14 +42,27 @@ class PreparedGeneration:
     prompt: list[int]
     max_tokens: int
     sampling: SamplingParameters
-    stop: tuple[str, ...]
+    stop: tuple[str, ...] = ()
+    num_choices: int = 1
+    top_logprobs: int | None = None
+    grammar: Grammar | None = None
+    cache_namespace: str = ""
+    # Where messages end, in tokens: a cache that cannot be cut is worth keeping there.
+    message_ends: tuple[int, ...] = ()
 
 
 class PromptBuilder:
     """Builds prompts for one model. Owned by the prepare thread once the model is loaded."""
 
-    def __init__(self, tokenizer: TokenizerWrapper, context_length: int, defaults: GenerationDefaults) -> None:
+    def __init__(
+        self,
+        tokenizer: TokenizerWrapper,
+        context_length: int,
+        defaults: GenerationDefaults,
+        grammars: GrammarCompiler,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._grammars = grammars
         self._context_length = context_length
         self._defaults = defaults
         self._vocabulary_size = max(tokenizer.get_vocab().values()) + 1
@@ -64,6 +78,11 @@ class PromptBuilder:
             max_tokens=min(request.max_tokens or self._defaults.max_tokens, room),
             sampling=self._defaults.resolve(request.sampling, self._vocabulary_size),
             stop=request.stop,
+            num_choices=request.num_choices,
+            top_logprobs=request.top_logprobs,
+            grammar=self._grammars.compile(request.output_format) if request.output_format is not None else None,
+            cache_namespace=request.cache_namespace,
+            message_ends=self._message_ends(prompt),
         )
 
     def _render(self, messages: list[Message], arguments: dict[str, object]) -> str:
@@ -96,6 +115,11 @@ class PromptBuilder:
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def _message_ends(self, prompt: list[int]) -> tuple[int, ...]:
+        """After each token that ends a turn: templates close messages with what the model ends its own with."""
+        ends = self._tokenizer.eos_token_ids
+        return tuple(index + 1 for index, token in enumerate(prompt) if token in ends)
 
     def _too_long(self, count: str) -> ContextLengthExceeded:
         return ContextLengthExceeded(

@@ -1,45 +1,90 @@
-"""One request inside the engine."""
+"""One answer inside the engine, and the request it belongs to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from app.core.events import Finished, Usage
+from app.core.events import Candidate, ChoiceEnded, TextDelta, TokenLogprob
+from app.handler.lm.caches import Cache
 from app.handler.lm.detokenizer import Detokenizer
+from app.handler.lm.logprobs import StepLogprobs
 from app.handler.lm.prompt import PreparedGeneration
 from app.text.stops import StopMatcher
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A request from its arrival to its last token: what it asked for and the text it has so far."""
+    """One choice of a request: the tokens it has so far, and their text."""
 
     id: int
+    request_id: int
+    choice: int
     asked: PreparedGeneration
     detokenizer: Detokenizer
     stops: StopMatcher
-    num_prefilled: int = 0
-    num_generated: int = 0
+    generated: list[int] = field(default_factory=list)
+    # Tokens whose text is not out yet.
+    _held_logprobs: list[TokenLogprob] = field(default_factory=list)
 
-    @property
-    def num_left_to_prefill(self) -> int:
-        """All but the prompt's last token, which is fed in the first decode step."""
-        return len(self.asked.prompt) - 1 - self.num_prefilled
-
-    def next_tokens(self, count: int) -> list[int]:
-        """The next `count` prompt tokens to prefill, or what is left of them."""
-        end = min(self.num_prefilled + count, len(self.asked.prompt) - 1)
-        return self.asked.prompt[self.num_prefilled : end]
-
-    def take(self, token: int, *, is_eos: bool) -> tuple[str, Finished | None]:
-        """The text that `token` made certain, and how the row ends if this was its last."""
-        self.num_generated += 1
+    def take(self, token: int, logprobs: StepLogprobs | None, *, is_eos: bool) -> list[TextDelta | ChoiceEnded]:
+        """The events of a token: the text that it made certain, and the row's end if it was the last."""
+        self.generated.append(token)
         text = "" if is_eos else self.stops.push(self.detokenizer.push(token))
-        is_last = is_eos or self.num_generated >= self.asked.max_tokens
+        if logprobs is not None and not is_eos:
+            self._held_logprobs.append(self._named(token, logprobs))
+        is_last = is_eos or len(self.generated) >= self.asked.max_tokens
         if is_last and self.stops.matched is None:
             text += self.stops.push(self.detokenizer.finish())
             text += self.stops.finish()
-        usage = Usage(len(self.asked.prompt), self.num_generated)
-        if self.stops.matched is not None:
-            return text, Finished("stop", usage, self.stops.matched)
-        if is_last:
-            return text, Finished("stop" if is_eos else "length", usage)
-        return text, None
+        ended = is_last or self.stops.matched is not None
+        events: list[TextDelta | ChoiceEnded] = []
+        released = self._released(text, ended=ended)
+        if text or released:
+            events.append(TextDelta(text, self.choice, released))
+        if ended:
+            stop = self.stops.matched
+            events.append(ChoiceEnded("stop" if is_eos or stop is not None else "length", self.choice, stop))
+        return events
+
+    def _named(self, token: int, logprobs: StepLogprobs) -> TokenLogprob:
+        name = self.detokenizer.bytes_of
+        top = [Candidate(name(other), value) for other, value in logprobs.top]
+        return TokenLogprob(name(token), logprobs.chosen, top)
+
+    def _released(self, text: str, *, ended: bool) -> list[TokenLogprob] | None:
+        """The tokens that `text` is made of; what a stop string cut off has none."""
+        if self.asked.top_logprobs is None:
+            return None
+        if ended and self.stops.matched is None:
+            released, self._held_logprobs = self._held_logprobs, []
+            return released
+        size, count = len(text.encode()), 0
+        while count < len(self._held_logprobs) and size > 0:
+            size -= len(self._held_logprobs[count].token)
+            count += 1
+        released, self._held_logprobs = self._held_logprobs[:count], self._held_logprobs[count:]
+        return released
+
+
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """A request's prompt on its way into the KV cache; its choices start from there."""
+
+    request_id: int
+    asked: PreparedGeneration
+    rows: list[Row]
+    cache: Cache = field(default_factory=list)
+    num_cached: int = 0
+    num_prefilled: int = 0
+    is_looked_up: bool = False
+    is_started: bool = False
+    # Where the last checkpoint was kept, in tokens.
+    kept_at: int = 0
+
+    @property
+    def num_left(self) -> int:
+        """Tokens still to prefill: all but the last, which is fed in the first decode step."""
+        return len(self.asked.prompt) - 1 - self.num_prefilled
+
+    def next_tokens(self, count: int) -> list[int]:
+        """The next `count` tokens to prefill, or what is left of them."""
+        end = min(self.num_prefilled + count, len(self.asked.prompt) - 1)
+        return self.asked.prompt[self.num_prefilled : end]

@@ -47,9 +47,11 @@ class RowSampler:
 
     __slots__ = ("_bias", "_counts", "_is_started", "_prompt", "_random", "_seen", "parameters")
 
-    def __init__(self, parameters: SamplingParameters, prompt: list[int]) -> None:
+    def __init__(self, parameters: SamplingParameters, prompt: list[int], choice: int = 0) -> None:
         self.parameters = parameters
-        self._random = random.Random(parameters.seed)
+        # The choices of one seeded request differ, and the first is what a request for one gets.
+        seed = parameters.seed
+        self._random = random.Random(seed if seed is None or not choice else f"{seed}/{choice}")
         self._prompt = prompt
         self._is_started = False
         # Shape (vocabulary,); None where nothing asks for it, as an array that no step evaluates would keep every

@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.handler.lm.batch import BatchRow, DecodeBatch
+from app.handler.lm.batch import BatchRow, DecodeBatch, StepToken
 from app.handler.lm.caches import BatchCache
 from app.handler.lm.sampling import RowSampler, SamplingParameters
 from tests.fixtures.tiny_lm import Loaded
@@ -34,8 +34,9 @@ def steps(batch: DecodeBatch, count: int, told: dict[int, list[int]] | None = No
     """The tokens of each row over some steps, after those already told."""
     told = {} if told is None else told
     for _ in range(count):
-        for row_id, token in batch.step():
-            told.setdefault(row_id, []).append(token)
+        for one in batch.step():
+            assert one.token is not None
+            told.setdefault(one.row_id, []).append(one.token)
     return told
 
 
@@ -83,8 +84,8 @@ def test_a_rows_first_token_comes_with_its_second_step(llama: Loaded) -> None:
     assert batch.step() == []
     first, second = llama.greedy([5, 6], 2)
     join(batch, llama, {2: [7]})
-    assert batch.step() == [(1, first)]
-    assert batch.step() == [(1, second), (2, llama.greedy([7], 1)[0])]
+    assert batch.step() == [StepToken(1, first)]
+    assert batch.step() == [StepToken(1, second), StepToken(2, llama.greedy([7], 1)[0])]
 
 
 def test_a_row_that_leaves_before_its_first_step(llama: Loaded) -> None:

@@ -1,11 +1,11 @@
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 from mlx import nn
 
 from app.core.events import Failed, TextDelta
-from app.handler.lm.prompt import PreparedGeneration
-from tests.fixtures.engine_bench import GREEDY, NUM_TOKENS, bench, counts, prompts
+from tests.fixtures.engine_bench import NUM_TOKENS, bench, counts, prompts
 from tests.fixtures.tiny_lm import Loaded
 
 
@@ -183,10 +183,14 @@ class TestFailures:
             def finish(self) -> str:
                 return ""
 
+            def bytes_of(self, token: int) -> bytes:
+                return b""
+
         test = bench(llama)
         prompt = prompts(6)[4]
         test.add(0, prompt)
-        test.engine.add(1, PreparedGeneration([5, 6], 10, GREEDY, ()), Raising())
+        test.engine._model = replace(test.engine._model, new_detokenizer=Raising)
+        test.add(1, [5, 6], 10)
         test.run()
         assert test.log.failure(1).error == "InternalError"
         assert test.log.completion(0).text == test.reference(prompt)

@@ -182,7 +182,7 @@ class TestBrokenFolders:
         (folder / "evil.py").write_text("raise SystemExit('it was run')")
         assert "evil.py" in self.refusal(folder)
 
-    def test_a_model_that_cannot_compute_is_found_by_the_warm_up(self, tmp_path: Path) -> None:
+    def test_a_model_that_cannot_compute_is_found_before_it_is_used(self, tmp_path: Path) -> None:
         """Too few layers for its own pattern of attention: mlx_lm builds it and fails when it is used."""
         folder = tiny_lm.gemma3(tmp_path / "model")
         config = json.loads((folder / "config.json").read_text())
@@ -191,6 +191,6 @@ class TestBrokenFolders:
         assert isinstance(weights, dict)
         kept = {name: array for name, array in weights.items() if not re.search(r"layers\.[23]\.", name)}
         mx.save_safetensors(str(folder / "model.safetensors"), kept, metadata={"format": "mlx"})
-        handler(folder).load()
-        with pytest.raises(ModelLoadError, match="fails on its first tokens"):
-            handler(folder, warmup=True).load()
+        for warmup in (False, True):
+            with pytest.raises(ModelLoadError, match="fails on its first tokens"):
+                handler(folder, warmup=warmup).load()

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from app.core.requests import GenerationRequest, Message, Sampling
 from app.errors import ContextLengthExceeded, InvalidRequest
 from app.handler.lm.defaults import GenerationDefaults
+from app.handler.lm.grammar import GrammarCompiler
 from app.handler.lm.prompt import PromptBuilder
 from app.handler.lm.sampling import SamplingParameters
 from tests.fixtures import tiny_tokenizers
@@ -20,7 +21,13 @@ HELLO = [Message("user", "hello")]
 
 def builder(folder: Path, template: str | None = tiny_tokenizers.TEMPLATE, context_length: int = 512) -> PromptBuilder:
     tiny_tokenizers.write(folder, template=template)
-    return PromptBuilder(load(folder), context_length, DEFAULTS)
+    return builder_of(folder, context_length)
+
+
+def builder_of(folder: Path, context_length: int = 512) -> PromptBuilder:
+    tokenizer = load(folder)
+    grammars = GrammarCompiler(tokenizer._tokenizer, 1024, tokenizer.eos_token_ids)
+    return PromptBuilder(tokenizer, context_length, DEFAULTS, grammars)
 
 
 def rendered(prompts: PromptBuilder, request: GenerationRequest) -> str:
@@ -52,7 +59,7 @@ def test_a_tokenizer_that_adds_a_token_of_its_own_does_not_add_it_twice(tmp_path
         "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
     }
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
-    prompts = PromptBuilder(load(tmp_path), 512, DEFAULTS)
+    prompts = builder_of(tmp_path)
     assert prompts.prepare(GenerationRequest(HELLO)).prompt.count(0) == 1
 
 

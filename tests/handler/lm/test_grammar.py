@@ -1,0 +1,499 @@
+"""What comes out of a grammar, whichever of the allowed tokens a model chooses."""
+
+import json
+import random
+import re
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator, FormatChecker
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from app.core.output_format import Choice, JsonObject, JsonSchema, Lark, OutputFormat, Regex
+from app.errors import InternalError, InvalidRequest
+from app.handler.lm.detokenizer import detokenizer_factory
+from app.handler.lm.grammar import Grammar, GrammarCompiler, mask_logits
+from app.handler.source import resolve
+from tests.fixtures import tiny_tokenizers
+from tests.fixtures.json_schemas import SCHEMAS, array, record
+
+CLOSING = re.compile(rb'["}\]]+|n|nu|null')
+MANY_TOKENS = 150
+
+
+class Model:
+    """A compiler, and a model that chooses among the allowed tokens at random: rather one that closes something."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, eos_tokens: tuple[int, ...], vocabulary_size: int | None = None
+    ) -> None:
+        self.eos_tokens = eos_tokens
+        self.size = vocabulary_size or len(tokenizer)
+        self.compiler = GrammarCompiler(tokenizer, self.size, eos_tokens)
+        self._new_detokenizer = detokenizer_factory(tokenizer)
+        self._bytes = [self.compiler.warm_up().decode_bytes([token]) for token in range(self.size)]
+        self._closes = [CLOSING.fullmatch(spelled) is not None for spelled in self._bytes]
+
+    def text(self, tokens: list[int]) -> str:
+        detokenizer = self._new_detokenizer()
+        return "".join(map(detokenizer.push, tokens)) + detokenizer.finish()
+
+    def allowed(self, grammar: Grammar) -> NDArray[np.int64]:
+        words = grammar.allowed()
+        assert words.shape == (-(-self.size // 32),)
+        bits = np.unpackbits(words.view(np.uint8), bitorder="little")
+        assert not bits[self.size :].any()
+        return np.flatnonzero(bits)
+
+    def feed(self, grammar: Grammar, text: str) -> None:
+        """Take the tokens of `text`, each the longest that is allowed."""
+        left = text.encode()
+        while left:
+            allowed = [token for token in self.allowed(grammar).tolist() if token not in self.eos_tokens]
+            token = max((token for token in allowed if left.startswith(self._bytes[token])), key=self._num_bytes)
+            grammar.advance(token)
+            left = left[self._num_bytes(token) :]
+
+    def _num_bytes(self, token: int) -> int:
+        return len(self._bytes[token])
+
+    def generate(self, asked: OutputFormat, seed: int, is_complete: Callable[[str], bool] = lambda _: True) -> str:
+        """A whole text; `is_complete` judges the text wherever it may end."""
+        grammar = self.compiler.compile(asked)
+        draw = random.Random(seed)
+        tokens: list[int] = []
+        while len(tokens) < 10 * MANY_TOKENS:
+            allowed = self.allowed(grammar)
+            ends = set(self.eos_tokens) & set(allowed.tolist())
+            if ends:
+                assert ends == set(self.eos_tokens)
+                assert is_complete(self.text(tokens)), self.text(tokens)
+                assert grammar.is_finished == (len(allowed) == len(ends))
+            if ends and (grammar.is_finished or draw.random() < 0.5 or len(tokens) > MANY_TOKENS):
+                grammar.advance(draw.choice(self.eos_tokens))
+                assert grammar.is_finished
+                return self.text(tokens)
+            going_on = [token for token in allowed.tolist() if token not in ends]
+            closing = [token for token in going_on if self._closes[token]]
+            is_long = len(tokens) > MANY_TOKENS
+            token = draw.choice(closing if closing and (is_long or draw.random() < 0.35) else going_on)
+            grammar.advance(token)
+            tokens.append(token)
+        raise AssertionError(f"it never ended: {self.text(tokens)}")
+
+
+@pytest.fixture(scope="module")
+def smollm(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = resolve("smollm2-135m-instruct", tmp_path_factory.mktemp("cache"), print)
+    return Model(AutoTokenizer.from_pretrained(folder), (0, 2))
+
+
+def tiny(backend: Tokenizer, eos_tokens: tuple[int, ...] = (2,), vocabulary_size: int | None = None) -> Model:
+    return Model(PreTrainedTokenizerFast(tokenizer_object=backend), eos_tokens, vocabulary_size)
+
+
+@pytest.fixture(scope="module", params=["byte-level", "spm", "spm-no-strip"])
+def tiny_model(request: pytest.FixtureRequest) -> Model:
+    """Of about a thousand tokens, with logits for a few more."""
+    return tiny(tiny_tokenizers.build(request.param), vocabulary_size=1021)
+
+
+@pytest.fixture(scope="module")
+def byte_level() -> Model:
+    return tiny(tiny_tokenizers.build("byte-level"), vocabulary_size=1021)
+
+
+def schema_format(schema: dict[str, Any], name: str = "") -> JsonSchema:
+    return JsonSchema(json.dumps(schema), name)
+
+
+def validator(schema: dict[str, Any]) -> Callable[[str], bool]:
+    checked = Draft202012Validator(schema, format_checker=FormatChecker())
+    return lambda text: checked.is_valid(json.loads(text))
+
+
+def refused(compiler: GrammarCompiler, asked: OutputFormat) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        compiler.compile(asked)
+    assert caught.value.param == "response_format"
+    assert len(caught.value.message) < 500
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+class TestJson:
+    @pytest.mark.parametrize("name", SCHEMAS)
+    def test_is_valid_wherever_it_may_end(self, smollm: Model, name: str) -> None:
+        for seed in range(8):
+            smollm.generate(schema_format(SCHEMAS[name]), seed, validator(SCHEMAS[name]))
+
+    @pytest.mark.parametrize("name", SCHEMAS)
+    def test_is_valid_with_every_kind_of_tokenizer(self, tiny_model: Model, name: str) -> None:
+        for seed in range(2):
+            tiny_model.generate(schema_format(SCHEMAS[name]), seed, validator(SCHEMAS[name]))
+
+    def test_can_be_any_object(self, smollm: Model) -> None:
+        texts = [
+            smollm.generate(JsonObject(), seed, lambda text: isinstance(json.loads(text), dict)) for seed in range(20)
+        ]
+        assert len(set(texts)) > 10
+
+    def test_has_no_white_space(self, smollm: Model) -> None:
+        schema = record(a=array({"type": "integer"}, minItems=2), b={"type": "boolean"})
+        for seed in range(10):
+            assert not re.search(r"\s", smollm.generate(schema_format(schema), seed))
+
+    def test_has_the_keys_in_the_schemas_order(self, smollm: Model) -> None:
+        schema = record(**{name: {"type": "null"} for name in "zyxabc"})
+        assert smollm.generate(schema_format(schema), 0) == '{"z":null,"y":null,"x":null,"a":null,"b":null,"c":null}'
+
+    def test_ignores_the_librarys_own_options(self, smollm: Model) -> None:
+        schema = record(a={"type": "null"}) | {"x-guidance": {"key_separator": " = ", "whitespace_flexible": True}}
+        assert smollm.generate(schema_format(schema), 0) == '{"a":null}'
+
+    def test_of_a_property_named_as_a_keyword(self, smollm: Model) -> None:
+        schema = record(oneOf={"type": "null"}, multipleOf={"const": {"oneOf": [{"type": "null"}]}})
+        text = smollm.generate(schema_format(schema), 0)
+        assert text == '{"oneOf":null,"multipleOf":{"oneOf":[{"type":"null"}]}}'
+
+    @pytest.mark.parametrize(
+        ("bounds", "whole"),
+        [
+            ({"exclusiveMinimum": 0, "maximum": 0.25}, "0"),
+            ({"exclusiveMinimum": 1, "exclusiveMaximum": 1.5}, "1"),
+            ({"minimum": -0.5, "exclusiveMaximum": 0}, "-0"),
+            ({"minimum": 1.75, "exclusiveMaximum": 2}, "2"),
+        ],
+    )
+    def test_keeps_exclusive_bounds_out(self, byte_level: Model, bounds: dict[str, float], whole: str) -> None:
+        grammar = byte_level.compiler.compile(schema_format({"type": "number", **bounds}))
+        try:
+            byte_level.feed(grammar, whole)
+        except ValueError:
+            return
+        assert not set(byte_level.eos_tokens) & set(byte_level.allowed(grammar).tolist())
+
+
+class TestOtherFormats:
+    @pytest.mark.parametrize(
+        "pattern",
+        [
+            "[a-f]{3,8}",
+            "^(yes|no)$",
+            r"\d{3}-\d{4}",
+            "a/b|/c/",
+            r"(\w{1,9} ){2}end",
+            "é☃+",
+            "x\ny",
+            r"[^a]{4}\\",
+            "(?i)select|(?s:.{5})",
+        ],
+    )
+    def test_a_regex_matches_from_end_to_end(self, smollm: Model, pattern: str) -> None:
+        for seed in range(5):
+            text = smollm.generate(Regex(pattern), seed)
+            assert re.fullmatch(pattern, text), text
+
+    def test_each_choice_can_come_out_and_nothing_else(self, smollm: Model) -> None:
+        choices = ("a", "ab", " abc", "b|c", '"quoted"\\', "two\nlines", "/re/", "é☃😀", "\x00\u2028", "start: x")
+        asked = Choice(choices)
+        assert {smollm.generate(asked, seed) for seed in range(30)} <= set(choices)
+        for choice in choices:
+            grammar = smollm.compiler.compile(asked)
+            smollm.feed(grammar, choice)
+            assert set(smollm.eos_tokens) <= set(smollm.allowed(grammar).tolist())
+
+    @pytest.mark.parametrize(
+        "grammar",
+        [
+            'start: "(" number ("+" number)* ")"\nnumber: /[0-9]{1,3}/',
+            'root ::= "(" number tail ")"\ntail ::= ("+" number)*\nnumber ::= [0-9] [0-9]? [0-9]?',
+        ],
+        ids=["lark", "gbnf"],
+    )
+    def test_a_grammar_is_kept_to(self, smollm: Model, grammar: str) -> None:
+        for seed in range(10):
+            text = smollm.generate(Lark(grammar), seed)
+            assert re.fullmatch(r"\([0-9]{1,3}(\+[0-9]{1,3})*\)", text), text
+
+
+class TestEnds:
+    def test_come_with_a_complete_text_only(self, byte_level: Model) -> None:
+        grammar = byte_level.compiler.compile(Regex("x{2,3}"))
+        byte_level.feed(grammar, "x")
+        assert 2 not in byte_level.allowed(grammar)
+        byte_level.feed(grammar, "x")
+        assert 2 in byte_level.allowed(grammar)
+        assert not grammar.is_finished
+        byte_level.feed(grammar, "x")
+        assert grammar.is_finished
+        assert byte_level.allowed(grammar).tolist() == [2]
+
+    def test_special_and_padded_tokens_are_no_text(self, byte_level: Model) -> None:
+        grammar = byte_level.compiler.compile(Regex("(?s:.*)"))
+        allowed = byte_level.allowed(grammar).tolist()
+        assert set(range(3)) & set(allowed) == {2}
+        assert {byte_level.text([token]) for token in allowed} >= {"a", "the", " "}
+        assert all(byte_level.text([token]) for token in allowed if token not in byte_level.eos_tokens)
+
+    def test_that_are_plain_tokens_are_no_text(self) -> None:
+        backend = tiny_tokenizers.build("byte-level")
+        token = backend.token_to_id("x")
+        assert token is not None
+        model = tiny(backend, (token,))
+        grammar = model.compiler.compile(Regex("(x|y){2}"))
+        for _ in range(2):
+            assert token not in model.allowed(grammar)
+            model.feed(grammar, "y")
+        assert model.allowed(grammar).tolist() == [token]
+
+    def test_that_no_token_has_are_left_out(self) -> None:
+        grammar = tiny(tiny_tokenizers.build("byte-level"), (2, 1015), 1021).compiler.compile(Choice(("x",)))
+        assert 1015 not in np.flatnonzero(np.unpackbits(grammar.allowed().view(np.uint8), bitorder="little"))
+
+    def test_are_needed(self) -> None:
+        compiler = GrammarCompiler(
+            PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizers.build("byte-level")), 1021, (1015,)
+        )
+        assert "no end-of-sequence token" in refused(compiler, JsonObject())
+
+
+class TestVocabularies:
+    def test_wider_than_the_logits_are_cut(self) -> None:
+        backend = tiny_tokenizers.build("byte-level")
+        model = tiny(backend, vocabulary_size=backend.get_vocab_size() - 5)
+        assert model.size % 32
+        assert len(model.allowed(model.compiler.compile(Regex("(?s:.*)")))) > 800
+        model.generate(schema_format(SCHEMAS["order"]), 0, validator(SCHEMAS["order"]))
+
+    def test_that_cannot_go_on_say_so(self) -> None:
+        """The only token of `last` is cut off."""
+        backend = tiny_tokenizers.build("metaspace")
+        content = json.loads(backend.to_str()) | {"decoder": {"type": "ByteFallback"}}
+        backend = Tokenizer.from_str(json.dumps(content))
+        last = "☺"
+        backend.add_tokens([AddedToken(last, special=False, normalized=False)])
+        model = tiny(backend, vocabulary_size=backend.get_vocab_size() - 1)
+        grammar = model.compiler.compile(Choice((last,)))
+        with pytest.raises(InternalError, match="no token"):
+            grammar.allowed()
+
+    def test_with_gaps_are_filled(self) -> None:
+        content = json.loads(tiny_tokenizers.build("byte-level").to_str())
+        content["added_tokens"] = content["added_tokens"][:3]
+        vocabulary = content["model"]["vocab"]
+        last = max(vocabulary, key=lambda token: vocabulary[token])
+        vocabulary[last] += 7
+        model = tiny(Tokenizer.from_str(json.dumps(content)), vocabulary_size=vocabulary[last] + 1)
+        allowed = model.allowed(model.compiler.compile(Regex("(?s:.*)"))).tolist()
+        assert vocabulary[last] in allowed
+        assert not set(range(vocabulary[last] - 7, vocabulary[last])) & set(allowed)
+        model.generate(schema_format(SCHEMAS["person"]), 0, validator(SCHEMAS["person"]))
+
+    def test_that_are_no_bytes_are_refused(self) -> None:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizers.build("metaspace"))
+        assert "decoder" in refused(GrammarCompiler(tokenizer, 1021, (2,)), JsonObject())
+
+
+class TestRows:
+    def test_of_one_format_do_not_touch_each_other(self, smollm: Model) -> None:
+        asked = schema_format(SCHEMAS["person"])
+        first, second = smollm.compiler.compile(asked), smollm.compiler.compile(asked)
+        start = second.allowed()
+        smollm.feed(first, '{"name":"Jo')
+        assert np.array_equal(second.allowed(), start)
+        assert not np.array_equal(first.allowed(), start)
+
+    def test_a_copy_goes_on_by_itself(self, smollm: Model) -> None:
+        whole = smollm.compiler.compile(schema_format(SCHEMAS["person"]))
+        smollm.feed(whole, '{"name":"Jo')
+        copy = whole.copy()
+        assert np.array_equal(copy.allowed(), whole.allowed())
+        smollm.feed(whole, '","age":120,"tags":[]}')
+        assert whole.is_finished
+        assert not copy.is_finished
+        smollm.feed(copy, 'an","age":7,"tags":["red"]}')
+        assert copy.is_finished
+
+    def test_a_row_that_fails_takes_no_other_down(self, byte_level: Model) -> None:
+        """The lexer that rows of a format share grows with a bounded text; it has a limit, and its errors last."""
+        asked = schema_format({"type": "string", "maxLength": 1_000_000})
+        other = byte_level.compiler.compile(asked)
+        byte_level.feed(other, '"a')
+        before = other.allowed()
+        failing = byte_level.compiler.compile(asked)
+        byte_level.feed(failing, '"')
+        token = max(byte_level.allowed(failing).tolist(), key=lambda token: len(byte_level.text([token])))
+
+        def run_on() -> None:
+            for _ in range(60_000):
+                failing.allowed()
+                failing.advance(token)
+
+        with pytest.raises(InternalError, match="cannot be kept to its format"):
+            run_on()
+
+        assert np.array_equal(other.allowed(), before)
+        byte_level.feed(other, 'bc"')
+        assert other.is_finished
+        assert json.loads(byte_level.generate(asked, 0)) is not None
+
+    def test_a_token_that_is_not_allowed_ends_its_row_only(self, byte_level: Model) -> None:
+        grammar, other = (byte_level.compiler.compile(Choice(("a", "b"))) for _ in range(2))
+        with pytest.raises(InternalError, match="cannot be kept to its format"):
+            grammar.advance(2)
+        assert not grammar.is_finished
+        assert len(byte_level.allowed(other)) == 2
+
+    def test_forced_tokens_are_the_only_ones_allowed(self, smollm: Model) -> None:
+        grammar = smollm.compiler.compile(schema_format(SCHEMAS["person"]))
+        forced = grammar.forced()
+        whole = '{"name":"x","age":1,"tags":[]}'
+        text = smollm.text(forced)
+        assert whole.startswith(text)
+        assert len(text) >= len('{"name')
+        for token in forced:
+            assert smollm.allowed(grammar).tolist() == [token]
+            grammar.advance(token)
+        smollm.feed(grammar, whole.removeprefix(text))
+        assert grammar.forced() == []
+
+    def test_no_more_formats_are_kept_than_have_room(self, byte_level: Model) -> None:
+        for index in range(40):
+            byte_level.compiler.compile(Choice((f"choice {index}",)))
+        assert len(byte_level.compiler._kept) == 32
+        for index in range(8):
+            byte_level.compiler.compile(schema_format({"enum": [f"{index}" * 250_000]}))
+        assert len(byte_level.compiler._kept) == 4
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("part", "keyword", "says"),
+        [
+            ({"type": "array", "uniqueItems": True}, "uniqueItems", "Unimplemented"),
+            ({"not": {"type": "string"}}, "not", "Unimplemented"),
+            ({"if": {"type": "string"}, "else": {"type": "null"}}, "if", "Unimplemented"),
+            ({"type": "string", "pattern": "(ab"}, "pattern", "unclosed group"),
+            ({"type": "string", "pattern": "(?=ab)c"}, "pattern", "look-ahead"),
+            ({"type": "string", "format": "klingon"}, "format", "klingon"),
+            ({"type": "strin"}, "type", "strin"),
+            ({"type": 5}, "type", "must be a string"),
+            ({"type": "integer", "minimum": 5, "maximum": 3}, "minimum", "greater than maximum"),
+            ({"enum": []}, "enum", "Unsatisfiable"),
+            ({"type": "object", "properties": None}, "properties", "must be an object"),
+            ({"type": "object", "required": [1]}, "required", "got 1"),
+            ({"$ref": "#/$defs/nothing"}, "$ref", "nothing"),
+            ({"$ref": "https://example.com/schema"}, "$ref", "example.com"),
+            ({"type": "array", "minItems": -1}, "minItems", "-1"),
+            ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf", "not supported"),
+            ({"oneOf": [{"enum": ["a", "b"], "type": "string"}, {"type": "string"}]}, "oneOf", "not supported"),
+            ({"oneOf": [record([], k={"const": "a"}), record([], k={"const": "b"})]}, "oneOf", "not supported"),
+            ({"type": "number", "multipleOf": 0}, "multipleOf", "multiple"),
+        ],
+    )
+    def test_a_schema_is_told_where_it_is_wrong(
+        self, smollm: Model, part: dict[str, Any], keyword: str, says: str
+    ) -> None:
+        alone = refused(smollm.compiler, schema_format(part))
+        assert alone.startswith(f"Invalid schema: '{keyword}': ")
+        assert says in alone
+        inside = {"$defs": {"good": {}, "part": record(b={}, c=part)}, **record(a={"$ref": "#/$defs/part"})}
+        message = refused(smollm.compiler, schema_format(inside, "thing"))
+        assert message.startswith(
+            f"Invalid schema for response_format 'thing': '{keyword}' in $defs.part.properties.c: "
+        )
+
+    @pytest.mark.parametrize("target", ["#", "#/$defs/a"])
+    def test_a_schema_without_an_end_has_no_text(self, smollm: Model, target: str) -> None:
+        assert "no text" in refused(smollm.compiler, schema_format({"$ref": target, "$defs": {"a": {"$ref": "#"}}}))
+
+    @pytest.mark.parametrize(
+        ("schema", "says"),
+        [
+            ({"type": "integer", "multipleOf": 99_999_989}, "multipleOf"),
+            ({"allOf": [{"multipleOf": prime} for prime in (97, 89, 83, 79)]}, "multipleOf"),
+            (
+                {"$ref": "#/$defs/0", "$defs": {str(n): {"items": {"$ref": f"#/$defs/{n + 1}"}} for n in range(900)}},
+                "$ref",
+            ),
+            ({"$ref": "#0", "$defs": {str(n): {"$id": f"#{n}", "$ref": f"#{n + 1}"} for n in range(900)}}, "$ref"),
+            (record(**{str(n): {} for n in range(1001)}), "1000 members"),
+            ({"enum": list(range(20_000))}, "20000 values"),
+            ({"anyOf": [record(**{f"{n}-{m}": {} for m in range(900)}) for n in range(20)]}, "20000 values"),
+            ({"allOf": [{"anyOf": [record(**{f"{n}{m}": {}}) for m in range(5)]} for n in range(12)]}, "too large"),
+            ({"type": "string", "pattern": "|".join(f"word{n}" for n in range(50_000))}, "too big"),
+        ],
+        ids=range(9),
+    )
+    def test_a_schema_that_would_never_be_done(self, smollm: Model, schema: dict[str, Any], says: str) -> None:
+        assert says in refused(smollm.compiler, schema_format(schema))
+
+    def test_a_schema_nested_without_end(self, smollm: Model) -> None:
+        for depth in (101, 100_000):
+            deep = '{"items":' * depth + "{}" + "}" * depth
+            assert "nested deeper" in refused(smollm.compiler, JsonSchema(deep))
+
+    @pytest.mark.parametrize(
+        ("pattern", "says"),
+        [
+            ("(abc", "unclosed group"),
+            (r"(a)\1", "backreferences"),
+            (r"\bword", "lookarounds"),
+            ("abc\\", "backslash"),
+            (r"[^\s\S]", "no text"),
+            ("(" * 300 + ")" * 300, "nested"),
+        ],
+    )
+    def test_a_regex_is_told_what_is_wrong(self, smollm: Model, pattern: str, says: str) -> None:
+        message = refused(smollm.compiler, Regex(pattern))
+        assert message.startswith("Invalid regular expression: ")
+        assert says in message
+
+    @pytest.mark.parametrize(
+        ("grammar", "says"),
+        [
+            ("start: other", 'line 1, column 8: unknown name: "other"'),
+            ("start: other\nother: /(/", "line 2, column 8: unclosed group"),
+            ("hello", "line 1"),
+            ("start: start", "no text"),
+            ('start: "a"\nstart: "b"', "duplicate"),
+            ('start: %json {"type": "integer", "multip\\u006ceOf": 99999989}', "%json"),
+            ('root ::= "a" (', "Expected"),
+            ("root ::= other", "other"),
+            ("root ::= " + "(" * 900 + '"a"' + ")" * 900, "recursion"),
+            ("start: r0\n" + "\n".join(f"r{n}: r{n + 1}" for n in range(5000)), "1000 rules"),
+        ],
+    )
+    def test_a_grammar_is_told_what_is_wrong(self, smollm: Model, grammar: str, says: str) -> None:
+        message = refused(smollm.compiler, Lark(grammar))
+        assert message.startswith("Invalid grammar: ")
+        assert says in message
+
+
+class TestMaskLogits:
+    @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+    @pytest.mark.parametrize("size", [1, 31, 32, 33, 1021, 4096])
+    def test_leaves_the_allowed_tokens_of_its_rows(self, dtype: mx.Dtype, size: int) -> None:
+        draw = np.random.default_rng(size)
+        for batch, rows in ((1, [0]), (5, [0, 4]), (5, [2]), (5, [0, 1, 3, 4]), (5, [0, 1, 2, 3, 4]), (9, [3, 4])):
+            logits = mx.array(draw.normal(size=(batch, size)).astype(np.float32)).astype(dtype)
+            masks = draw.integers(0, 2**32, size=(len(rows), -(-size // 32)), dtype=np.uint32)
+            masked = mask_logits(logits, rows, masks)
+            assert masked.dtype == dtype
+            expected = np.array(logits.astype(mx.float32))
+            bits = np.unpackbits(masks.view(np.uint8), axis=1, bitorder="little")[:, :size]
+            expected[rows] = np.where(bits, expected[rows], -np.inf)
+            assert np.array_equal(np.array(masked.astype(mx.float32)), expected)
+
+    def test_takes_what_grammars_allow(self, byte_level: Model) -> None:
+        grammar = byte_level.compiler.compile(Choice(("yes", "no")))
+        logits = mx.zeros((2, byte_level.size))
+        masked = np.array(mask_logits(logits, [1], grammar.allowed()[None]))
+        assert not masked[0].any()
+        assert np.flatnonzero(masked[1] == 0).tolist() == byte_level.allowed(grammar).tolist()
