@@ -6,6 +6,9 @@ import sys
 from app.settings import ModelSpec, Settings
 
 _BACKLOG = 2048
+_CHAT = ("/v1/chat/completions", '"messages": [{"role": "user", "content": "Hello!"}]')
+_EMBEDDINGS = ("/v1/embeddings", '"input": ["Hello", "Good morning"]')
+_EMBEDDERS = ("embed", "minilm", "bge-", "e5-")
 
 
 def serve(settings: Settings) -> int:
@@ -59,11 +62,17 @@ def _banner(settings: Settings, models: tuple[ModelSpec, ...], port: int) -> str
         f"  access: {access}; bodies up to {settings.max_body_bytes >> 20} MiB",
         "",
         "Try it once the model is ready:",
-        f"  curl {url}/v1/chat/completions{key} \\",
-        f"""    -d '{{"model": "{models[0].name}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'""",
+        *_example(models[0], url, key),
         "",
     ]
     return "\n".join(lines)
+
+
+def _example(spec: ModelSpec, url: str, key: str) -> list[str]:
+    """A command to try. What kind the model is shows when it is loaded; its name is a good guess."""
+    is_embedder = spec.model_type == "embeddings" or any(word in spec.model_path.lower() for word in _EMBEDDERS)
+    route, rest = _EMBEDDINGS if is_embedder else _CHAT
+    return [f"  curl {url}{route}{key} \\", f"""    -d '{{"model": "{spec.name}", {rest}}}'"""]
 
 
 def _described(spec: ModelSpec) -> str:

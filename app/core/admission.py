@@ -57,15 +57,15 @@ class Admission:
                     waiter.set_exception(error)
 
     @asynccontextmanager
-    async def slot(self, client: str) -> AsyncGenerator[None]:
-        """Hold a slot, waiting for one in `client`'s lane.
+    async def slot(self, client: str, longest_wait_s: float | None = None) -> AsyncGenerator[None]:
+        """Hold a slot, waiting for one in `client`'s lane for the queue timeout, or less.
 
         Errors: QueueFull at once when the line is full, QueueTimeout after waiting too long.
         """
         if self.num_active < self.num_slots and not self.num_waiting:
             self.num_active += 1
         else:
-            await self._wait(client)
+            await self._wait(client, min(self.queue_timeout_s, longest_wait_s or self.queue_timeout_s))
         try:
             yield
         except (asyncio.CancelledError, GeneratorExit):
@@ -80,7 +80,7 @@ class Admission:
             self.num_active -= 1
             self._grant()
 
-    async def _wait(self, client: str) -> None:
+    async def _wait(self, client: str, timeout_s: float) -> None:
         if self.num_waiting >= self.queue_size:
             self.counts.rejected += 1
             raise QueueFull(
@@ -93,13 +93,13 @@ class Admission:
         self.num_waiting += 1
         since = time.monotonic()
         try:
-            async with asyncio.timeout(self.queue_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await waiter
         except TimeoutError:
             self._give_up(waiter)
             self.counts.timed_out += 1
             raise QueueTimeout(
-                f"No slot came free within {self.queue_timeout_s:g} s; try again later.",
+                f"No slot came free within {timeout_s:g} s; try again later.",
                 retry_after_s=self.retry_after_s(),
             ) from None
         except asyncio.CancelledError:

@@ -88,7 +88,8 @@ class ServedModel:
         self._check_kind(request)
         self.num_leases += 1
         try:
-            async with self.admission.slot(record.client):
+            # A request that may live no longer than it has to wait is not kept waiting any longer.
+            async with self.admission.slot(record.client, self.spec.request_timeout or None):
                 record.waited_s = time.monotonic() - record.started_at
                 self._check_kind(request)
                 stream = self._submit(request)
@@ -157,8 +158,9 @@ class ServedModel:
         self.loaded.set()
         self.admission.open(self.max_concurrency)
         logger.info(
-            "{}: ready in {:.1f} s ({} {}, {} tokens of context, on {})",
+            "{}: ready in {:.1f} s ({} {}, {} tokens of context, on {}; process {})",
             *(self.spec.name, info.load_s, info.kind, info.architecture, info.context_length, info.device),
+            self.worker_pid,
         )
 
     def _give_up(self, reason: str) -> None:

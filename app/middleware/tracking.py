@@ -63,7 +63,7 @@ def _write_line(scope: Scope, record: RequestRecord, status: int) -> None:
     if record.waited_s > 0.01:
         parts.append(f"waited={record.waited_s:.3f}s")
     if record.error is not None:
-        parts.append(f"error={record.error.error_code}")
+        parts.append(f"error={record.error.error_code or record.error.type}")
     level = "DEBUG" if scope["path"].startswith(_QUIET_PATHS) else "INFO"
     # The path is the client's: as an argument, its braces are not taken for places.
     logger.bind(request_id=record.request_id, status=status).log(level, "{}", " ".join(parts))

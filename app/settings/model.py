@@ -99,7 +99,7 @@ class ModelSpec(Fields):
             "Requests that a model works on at once.",
             "N",
             names=("max_concurrency", "max_concurrent_requests"),
-            default="16 for lm and multimodal, 4 for embeddings, 1 for the others",
+            default="16",
             example="16",
         ),
     ] = None

@@ -20,14 +20,14 @@ def llguidance_tokenizer(tokenizer: PreTrainedTokenizerBase, num_logits: int, eo
     backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise _unusable("it is not a fast one")
-    ids = backend.get_vocab(with_added_tokens=True).values()
-    ends = [token for token in eos_tokens if token in set(ids)]
+    ids = set(backend.get_vocab(with_added_tokens=True).values())
+    ends = [token for token in eos_tokens if token in ids]
     if not ends:
         raise _unusable("it has no end-of-sequence token")
     backend = copy(backend)
     backend.no_padding()
     backend.no_truncation()
-    text = _mended(backend.to_str(), set(range(max(ids) + 1)).difference(ids), _plain(ends, backend))
+    text = _mended(backend.to_str(), set(range(max(ids) + 1)) - ids, _plain(ends, backend))
     try:
         return LLTokenizer(text, n_vocab=max(num_logits, max(ids) + 1), eos_token=sorted(ends))
     # Where llguidance does not expect a tokenizer's contents it panics, which is no Exception.

@@ -44,13 +44,14 @@ def read_schema(text: str) -> Schema:
     except RecursionError:
         raise _too_deep() from None
     _check_bounds(schema)
-    # llguidance's own options: not the client's to set, as they can make something else than JSON of it.
-    schema.pop(_OPTIONS, None)
     return _mended(schema, schema)
 
 
 def schema_grammar(schema: Schema) -> str:
-    """The grammar of JSON without white space, which small models would otherwise go on with for ever."""
+    """The grammar of JSON without white space, which small models would otherwise go on with for ever.
+
+    A client's own options for llguidance are overridden: they can make something else than JSON of it.
+    """
     return json.dumps({"grammars": [{"json_schema": schema | {_OPTIONS: {"whitespace_flexible": False}}}]})
 
 

@@ -1,7 +1,6 @@
 """What comes out of a grammar, whichever of the allowed tokens a model chooses."""
 
 import json
-import random
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,81 +9,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
-from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from app.core.output_format import Choice, JsonObject, JsonSchema, Lark, OutputFormat, Regex
-from app.errors import InternalError, InvalidRequest
-from app.handler.lm.detokenizer import detokenizer_factory
-from app.handler.lm.grammar import Grammar, GrammarCompiler, mask_logits
+from app.core.output_format import Choice, JsonObject, Lark, Regex
+from app.errors import InternalError
+from app.handler.lm.grammar import GrammarCompiler, mask_logits
 from app.handler.source import resolve
 from tests.fixtures import tiny_tokenizers
+from tests.fixtures.choosing import Model, refused, schema_format, tiny
 from tests.fixtures.json_schemas import SCHEMAS, array, record
-
-CLOSING = re.compile(rb'["}\]]+|n|nu|null')
-MANY_TOKENS = 150
-
-
-class Model:
-    """A compiler, and a model that chooses among the allowed tokens at random: rather one that closes something."""
-
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, eos_tokens: tuple[int, ...], vocabulary_size: int | None = None
-    ) -> None:
-        self.eos_tokens = eos_tokens
-        self.size = vocabulary_size or len(tokenizer)
-        self.compiler = GrammarCompiler(tokenizer, self.size, eos_tokens)
-        self._new_detokenizer = detokenizer_factory(tokenizer)
-        self._bytes = [self.compiler.warm_up().decode_bytes([token]) for token in range(self.size)]
-        self._closes = [CLOSING.fullmatch(spelled) is not None for spelled in self._bytes]
-
-    def text(self, tokens: list[int]) -> str:
-        detokenizer = self._new_detokenizer()
-        return "".join(map(detokenizer.push, tokens)) + detokenizer.finish()
-
-    def allowed(self, grammar: Grammar) -> NDArray[np.int64]:
-        words = grammar.allowed()
-        assert words.shape == (-(-self.size // 32),)
-        bits = np.unpackbits(words.view(np.uint8), bitorder="little")
-        assert not bits[self.size :].any()
-        return np.flatnonzero(bits)
-
-    def feed(self, grammar: Grammar, text: str) -> None:
-        """Take the tokens of `text`, each the longest that is allowed."""
-        left = text.encode()
-        while left:
-            allowed = [token for token in self.allowed(grammar).tolist() if token not in self.eos_tokens]
-            token = max((token for token in allowed if left.startswith(self._bytes[token])), key=self._num_bytes)
-            grammar.advance(token)
-            left = left[self._num_bytes(token) :]
-
-    def _num_bytes(self, token: int) -> int:
-        return len(self._bytes[token])
-
-    def generate(self, asked: OutputFormat, seed: int, is_complete: Callable[[str], bool] = lambda _: True) -> str:
-        """A whole text; `is_complete` judges the text wherever it may end."""
-        grammar = self.compiler.compile(asked)
-        draw = random.Random(seed)
-        tokens: list[int] = []
-        while len(tokens) < 10 * MANY_TOKENS:
-            allowed = self.allowed(grammar)
-            ends = set(self.eos_tokens) & set(allowed.tolist())
-            if ends:
-                assert ends == set(self.eos_tokens)
-                assert is_complete(self.text(tokens)), self.text(tokens)
-                assert grammar.is_finished == (len(allowed) == len(ends))
-            if ends and (grammar.is_finished or draw.random() < 0.5 or len(tokens) > MANY_TOKENS):
-                grammar.advance(draw.choice(self.eos_tokens))
-                assert grammar.is_finished
-                return self.text(tokens)
-            going_on = [token for token in allowed.tolist() if token not in ends]
-            closing = [token for token in going_on if self._closes[token]]
-            is_long = len(tokens) > MANY_TOKENS
-            token = draw.choice(closing if closing and (is_long or draw.random() < 0.35) else going_on)
-            grammar.advance(token)
-            tokens.append(token)
-        raise AssertionError(f"it never ended: {self.text(tokens)}")
 
 
 @pytest.fixture(scope="module")
@@ -93,37 +27,20 @@ def smollm(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model(AutoTokenizer.from_pretrained(folder), (0, 2))
 
 
-def tiny(backend: Tokenizer, eos_tokens: tuple[int, ...] = (2,), vocabulary_size: int | None = None) -> Model:
-    return Model(PreTrainedTokenizerFast(tokenizer_object=backend), eos_tokens, vocabulary_size)
-
-
 @pytest.fixture(scope="module", params=["byte-level", "spm", "spm-no-strip"])
 def tiny_model(request: pytest.FixtureRequest) -> Model:
     """Of about a thousand tokens, with logits for a few more."""
-    return tiny(tiny_tokenizers.build(request.param), vocabulary_size=1021)
+    return tiny(tiny_tokenizers.build(request.param), vocabulary_size=1061)
 
 
 @pytest.fixture(scope="module")
 def byte_level() -> Model:
-    return tiny(tiny_tokenizers.build("byte-level"), vocabulary_size=1021)
-
-
-def schema_format(schema: dict[str, Any], name: str = "") -> JsonSchema:
-    return JsonSchema(json.dumps(schema), name)
+    return tiny(tiny_tokenizers.build("byte-level"), vocabulary_size=1061)
 
 
 def validator(schema: dict[str, Any]) -> Callable[[str], bool]:
     checked = Draft202012Validator(schema, format_checker=FormatChecker())
     return lambda text: checked.is_valid(json.loads(text))
-
-
-def refused(compiler: GrammarCompiler, asked: OutputFormat) -> str:
-    with pytest.raises(InvalidRequest) as caught:
-        compiler.compile(asked)
-    assert caught.value.param == "response_format"
-    assert len(caught.value.message) < 500
-    assert "\n" not in caught.value.message
-    return caught.value.message
 
 
 class TestJson:
@@ -253,12 +170,12 @@ class TestEnds:
         assert model.allowed(grammar).tolist() == [token]
 
     def test_that_no_token_has_are_left_out(self) -> None:
-        grammar = tiny(tiny_tokenizers.build("byte-level"), (2, 1015), 1021).compiler.compile(Choice(("x",)))
+        grammar = tiny(tiny_tokenizers.build("byte-level"), (2, 1015), 1061).compiler.compile(Choice(("x",)))
         assert 1015 not in np.flatnonzero(np.unpackbits(grammar.allowed().view(np.uint8), bitorder="little"))
 
     def test_are_needed(self) -> None:
         compiler = GrammarCompiler(
-            PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizers.build("byte-level")), 1021, (1015,)
+            PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizers.build("byte-level")), 1061, (1015,)
         )
         assert "no end-of-sequence token" in refused(compiler, JsonObject())
 
@@ -297,7 +214,7 @@ class TestVocabularies:
 
     def test_that_are_no_bytes_are_refused(self) -> None:
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizers.build("metaspace"))
-        assert "decoder" in refused(GrammarCompiler(tokenizer, 1021, (2,)), JsonObject())
+        assert "decoder" in refused(GrammarCompiler(tokenizer, 1061, (2,)), JsonObject())
 
 
 class TestRows:
@@ -372,113 +289,9 @@ class TestRows:
         assert len(byte_level.compiler._kept) == 4
 
 
-class TestRefused:
-    @pytest.mark.parametrize(
-        ("part", "keyword", "says"),
-        [
-            ({"type": "array", "uniqueItems": True}, "uniqueItems", "Unimplemented"),
-            ({"not": {"type": "string"}}, "not", "Unimplemented"),
-            ({"if": {"type": "string"}, "else": {"type": "null"}}, "if", "Unimplemented"),
-            ({"type": "string", "pattern": "(ab"}, "pattern", "unclosed group"),
-            ({"type": "string", "pattern": "(?=ab)c"}, "pattern", "look-ahead"),
-            ({"type": "string", "format": "klingon"}, "format", "klingon"),
-            ({"type": "strin"}, "type", "strin"),
-            ({"type": 5}, "type", "must be a string"),
-            ({"type": "integer", "minimum": 5, "maximum": 3}, "minimum", "greater than maximum"),
-            ({"enum": []}, "enum", "Unsatisfiable"),
-            ({"type": "object", "properties": None}, "properties", "must be an object"),
-            ({"type": "object", "required": [1]}, "required", "got 1"),
-            ({"$ref": "#/$defs/nothing"}, "$ref", "nothing"),
-            ({"$ref": "https://example.com/schema"}, "$ref", "example.com"),
-            ({"type": "array", "minItems": -1}, "minItems", "-1"),
-            ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf", "not supported"),
-            ({"oneOf": [{"enum": ["a", "b"], "type": "string"}, {"type": "string"}]}, "oneOf", "not supported"),
-            ({"oneOf": [record([], k={"const": "a"}), record([], k={"const": "b"})]}, "oneOf", "not supported"),
-            ({"type": "number", "multipleOf": 0}, "multipleOf", "multiple"),
-        ],
-    )
-    def test_a_schema_is_told_where_it_is_wrong(
-        self, smollm: Model, part: dict[str, Any], keyword: str, says: str
-    ) -> None:
-        alone = refused(smollm.compiler, schema_format(part))
-        assert alone.startswith(f"Invalid schema: '{keyword}': ")
-        assert says in alone
-        inside = {"$defs": {"good": {}, "part": record(b={}, c=part)}, **record(a={"$ref": "#/$defs/part"})}
-        message = refused(smollm.compiler, schema_format(inside, "thing"))
-        assert message.startswith(
-            f"Invalid schema for response_format 'thing': '{keyword}' in $defs.part.properties.c: "
-        )
-
-    @pytest.mark.parametrize("target", ["#", "#/$defs/a"])
-    def test_a_schema_without_an_end_has_no_text(self, smollm: Model, target: str) -> None:
-        assert "no text" in refused(smollm.compiler, schema_format({"$ref": target, "$defs": {"a": {"$ref": "#"}}}))
-
-    @pytest.mark.parametrize(
-        ("schema", "says"),
-        [
-            ({"type": "integer", "multipleOf": 99_999_989}, "multipleOf"),
-            ({"allOf": [{"multipleOf": prime} for prime in (97, 89, 83, 79)]}, "multipleOf"),
-            (
-                {"$ref": "#/$defs/0", "$defs": {str(n): {"items": {"$ref": f"#/$defs/{n + 1}"}} for n in range(900)}},
-                "$ref",
-            ),
-            ({"$ref": "#0", "$defs": {str(n): {"$id": f"#{n}", "$ref": f"#{n + 1}"} for n in range(900)}}, "$ref"),
-            (record(**{str(n): {} for n in range(1001)}), "1000 members"),
-            ({"enum": list(range(20_000))}, "20000 values"),
-            ({"anyOf": [record(**{f"{n}-{m}": {} for m in range(900)}) for n in range(20)]}, "20000 values"),
-            ({"allOf": [{"anyOf": [record(**{f"{n}{m}": {}}) for m in range(5)]} for n in range(12)]}, "too large"),
-            ({"type": "string", "pattern": "|".join(f"word{n}" for n in range(50_000))}, "too big"),
-        ],
-        ids=range(9),
-    )
-    def test_a_schema_that_would_never_be_done(self, smollm: Model, schema: dict[str, Any], says: str) -> None:
-        assert says in refused(smollm.compiler, schema_format(schema))
-
-    def test_a_schema_nested_without_end(self, smollm: Model) -> None:
-        for depth in (101, 100_000):
-            deep = '{"items":' * depth + "{}" + "}" * depth
-            assert "nested deeper" in refused(smollm.compiler, JsonSchema(deep))
-
-    @pytest.mark.parametrize(
-        ("pattern", "says"),
-        [
-            ("(abc", "unclosed group"),
-            (r"(a)\1", "backreferences"),
-            (r"\bword", "lookarounds"),
-            ("abc\\", "backslash"),
-            (r"[^\s\S]", "no text"),
-            ("(" * 300 + ")" * 300, "nested"),
-        ],
-    )
-    def test_a_regex_is_told_what_is_wrong(self, smollm: Model, pattern: str, says: str) -> None:
-        message = refused(smollm.compiler, Regex(pattern))
-        assert message.startswith("Invalid regular expression: ")
-        assert says in message
-
-    @pytest.mark.parametrize(
-        ("grammar", "says"),
-        [
-            ("start: other", 'line 1, column 8: unknown name: "other"'),
-            ("start: other\nother: /(/", "line 2, column 8: unclosed group"),
-            ("hello", "line 1"),
-            ("start: start", "no text"),
-            ('start: "a"\nstart: "b"', "duplicate"),
-            ('start: %json {"type": "integer", "multip\\u006ceOf": 99999989}', "%json"),
-            ('root ::= "a" (', "Expected"),
-            ("root ::= other", "other"),
-            ("root ::= " + "(" * 900 + '"a"' + ")" * 900, "recursion"),
-            ("start: r0\n" + "\n".join(f"r{n}: r{n + 1}" for n in range(5000)), "1000 rules"),
-        ],
-    )
-    def test_a_grammar_is_told_what_is_wrong(self, smollm: Model, grammar: str, says: str) -> None:
-        message = refused(smollm.compiler, Lark(grammar))
-        assert message.startswith("Invalid grammar: ")
-        assert says in message
-
-
 class TestMaskLogits:
     @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
-    @pytest.mark.parametrize("size", [1, 31, 32, 33, 1021, 4096])
+    @pytest.mark.parametrize("size", [1, 31, 32, 33, 1061, 4096])
     def test_leaves_the_allowed_tokens_of_its_rows(self, dtype: mx.Dtype, size: int) -> None:
         draw = np.random.default_rng(size)
         for batch, rows in ((1, [0]), (5, [0, 4]), (5, [2]), (5, [0, 1, 3, 4]), (5, [0, 1, 2, 3, 4]), (9, [3, 4])):
