@@ -5,6 +5,7 @@ Source: https://github.com/guidance-ai/llguidance
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -106,11 +107,13 @@ class GrammarCompiler:
         self._tokenizer: LLTokenizer | None = None
         self._kept: OrderedDict[OutputFormat, _Compiled] = OrderedDict()
 
-    def warm_up(self) -> LLTokenizer:
-        """Build what the first `compile` would: 0.2 s for 49k tokens, in which no other thread runs."""
-        if self._tokenizer is None:
-            self._tokenizer = llguidance_tokenizer(self._hf_tokenizer, self._vocabulary_size, self._eos_tokens)
-        return self._tokenizer
+    def warm_up(self) -> None:
+        """Build what the first `compile` would: 0.2 s for 49k tokens, in which no other thread runs.
+
+        A tokenizer that llguidance cannot use is an error of the requests that need it.
+        """
+        with suppress(InvalidRequest):
+            self._built()
 
     def compile(self, asked: OutputFormat) -> Grammar:
         """A grammar at its start. Errors: InvalidRequest, which says what is wrong with the format."""
@@ -119,6 +122,11 @@ class GrammarCompiler:
             compiled = self._compiled(asked)
         self._keep(asked, compiled)
         return Grammar(compiled.source, compiled.matcher.deep_copy())
+
+    def _built(self) -> LLTokenizer:
+        if self._tokenizer is None:
+            self._tokenizer = llguidance_tokenizer(self._hf_tokenizer, self._vocabulary_size, self._eos_tokens)
+        return self._tokenizer
 
     def _compiled(self, asked: OutputFormat) -> "_Compiled":
         match asked:
@@ -152,7 +160,7 @@ class GrammarCompiler:
         return self._matched(schema_grammar(schema)).fault()
 
     def _matched(self, text: str) -> "_Compiled":
-        source = _Source(text, self.warm_up(), self._vocabulary_size)
+        source = _Source(text, self._built(), self._vocabulary_size)
         return _Compiled(source, source.matcher())
 
     def _keep(self, asked: OutputFormat, compiled: "_Compiled") -> None:
