@@ -11,6 +11,7 @@ from app.settings.types import (
     CountOrZero,
     ModelPath,
     ModelType,
+    NumBytes,
     NumBytesOrZero,
     Penalty,
     Seconds,
@@ -119,6 +120,16 @@ class ModelSpec(Fields):
         Count,
         Knob("Limits", "Prompt tokens read between two steps of the running requests.", "TOKENS"),
     ] = 512
+    max_kv_bytes: Annotated[
+        NumBytes | None,
+        Knob(
+            "Limits",
+            "Memory for the KV caches of running requests; who does not fit waits.",
+            "SIZE",
+            default="60 % of the memory that the weights leave",
+            example="8GiB",
+        ),
+    ] = None
     prompt_cache_bytes: Annotated[
         NumBytesOrZero | None,
         Knob(

@@ -42,6 +42,7 @@ SAMPLES = {
     "queue_timeout": "1",
     "request_timeout": "0",
     "prefill_step_size": "256",
+    "max_kv_bytes": "1GiB",
     "prompt_cache_bytes": "1MiB",
     "prompt_cache_size": "7",
     "prompt_cache_ttl": "60",

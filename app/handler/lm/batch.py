@@ -18,11 +18,15 @@ from app.handler.lm.sampling import BatchSampler, RowSampler
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """A sequence in the batch; `last_token` is the prompt's last, the first to be fed."""
+    """A sequence in the batch; `last_token` is the first to be fed, the last of what its cache is to hold by then.
+
+    It is the prompt's last, or one that was generated when the row was in the batch before.
+    """
 
     id: int
     last_token: int
     sampler: RowSampler
+    is_back: bool = False
     top_logprobs: int | None = None
     grammar: Grammar | None = None
 
@@ -52,7 +56,7 @@ class DecodeBatch:
         """Drop every row."""
         self._rows: list[BatchRow] = []
         self._cache = BatchCache()
-        # What is fed next, shape (rows,), and for which rows that is the prompt's last token.
+        # What is fed next, shape (rows,), and for which rows that is no news.
         self._tokens: mx.array | None = None
         self._is_first: list[bool] = []
         self._logprobs: PendingLogprobs | None = None
@@ -84,6 +88,11 @@ class DecodeBatch:
         self._tokens = self._tokens[mx.array(keep)]
         self._sampler = None
 
+    @property
+    def num_tokens(self) -> int:
+        """Of the longest row, as far as the cache goes."""
+        return self._cache.num_tokens
+
     def cache_of(self, row_id: int) -> RowCache | None:
         """The cache of a row: its prompt, and every generated token that a step has given. None for an unknown row."""
         for index, row in enumerate(self._rows):
@@ -110,15 +119,16 @@ class DecodeBatch:
 
     def _sample(self, masked: mx.array, logits: mx.array, tokens: mx.array, was_first: list[bool]) -> None:
         """Start computing the next tokens, from the logits that the grammars have masked."""
+        is_prompt = [first and not row.is_back for row, first in zip(self._rows, was_first, strict=True)]
         if self._sampler is None:
             self._sampler = BatchSampler([row.sampler for row in self._rows])
-        self._tokens = self._sampler(masked, tokens, was_first).astype(mx.uint32)
+        self._tokens = self._sampler(masked, tokens, is_prompt).astype(mx.uint32)
         asked = {row.id: (i, row.top_logprobs) for i, row in enumerate(self._rows) if row.top_logprobs is not None}
         self._logprobs = PendingLogprobs(logits, self._tokens, asked) if asked else None
         mx.async_eval(self._tokens, *(self._logprobs.arrays if self._logprobs is not None else []))
 
     def _read(self, tokens: mx.array, was_first: list[bool], pending: PendingLogprobs | None) -> list[StepToken]:
-        """Each row's newest token; for a row that has just joined, the prompt's last."""
+        """Each row's newest token; for a row that has just joined, the last it came with."""
         values: list[int] = tokens.tolist()  # type: ignore[assignment]
         logprobs = pending.read() if pending is not None else {}
         given: list[StepToken] = []

@@ -40,6 +40,11 @@ class BatchCache:
         """The caches of several rows, at least one, as one; they must not be used by themselves any more."""
         return cls(rows[0]) if len(rows) == 1 else cls(_merge_caches(rows), is_merged=True)
 
+    @property
+    def num_tokens(self) -> int:
+        """The length of the layers that grow with every token, padding included; 0 where none does."""
+        return next((layer.size() for layer in flat_layers(self.layers) if is_span(layer)), 0)
+
     def row(self, index: int) -> "RowCache":
         """One row, to read from."""
         return RowCache(self.layers, index if self._is_merged else None)

@@ -8,13 +8,14 @@ import mlx.core as mx
 from loguru import logger
 from mlx import nn
 
-from app.core.events import ChoiceEnded, Failed, Finished, PrefillProgress, Started, Usage
+from app.core.events import ChoiceEnded, Finished, PrefillProgress, Started, Usage
 from app.core.failures import to_event
 from app.errors import InternalError
 from app.handler.base import Emit
 from app.handler.lm.batch import BatchRow, DecodeBatch, StepToken
 from app.handler.lm.caches import BatchCache, can_batch
 from app.handler.lm.detokenizer import Detokenizer
+from app.handler.lm.kv_budget import KvBudget
 from app.handler.lm.pace import Pace
 from app.handler.lm.prefill import PrefillLine
 from app.handler.lm.prefix_cache import PrefixCache
@@ -24,6 +25,8 @@ from app.handler.lm.sampling import RowSampler
 from app.text.stops import StopMatcher
 
 _STEPS_BETWEEN_CLEARS = 512
+# A row starts only where it has room for so many tokens of an answer.
+_ROOM_TO_START = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,59 +38,96 @@ class EngineModel:
     new_detokenizer: Callable[[], Detokenizer]
 
 
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """The most tokens of a prefill pass, and the memory for the KV caches of what runs."""
+
+    prefill_tokens: int
+    max_kv_bytes: int
+
+
+@dataclass(slots=True)
+class Request:
+    """What the engine knows of a request; `num_cached` once its prompt has begun."""
+
+    asked: PreparedGeneration
+    rows: list[Row]
+    num_cached: int | None = None
+
+
 class Engine:
     """Runs requests on one model. Owned by the worker's main thread."""
 
-    def __init__(self, model: EngineModel, prefixes: PrefixCache, prefill_tokens: int, emit: Emit) -> None:
-        self._model = model
+    def __init__(self, parts: EngineModel, limits: EngineLimits, prefixes: PrefixCache, emit: Emit) -> None:
+        self._parts = parts
         self._prefixes = prefixes
+        self._budget = KvBudget.of(parts.model, limits.max_kv_bytes)
         self._emit = emit
-        self._prompts: dict[int, Prompt] = {}
+        self._requests: dict[int, Request] = {}
+        # The rows in the batch, the oldest first.
         self._rows: dict[int, Row] = {}
         self._num_rows = 0
-        self._line = PrefillLine(model.model, prefixes)
-        self._batch = DecodeBatch(model.model, model.eos_tokens)
-        self._pace = Pace(prefill_tokens)
-        self._can_batch = can_batch(model.model)
+        self._line = PrefillLine(parts.model, prefixes)
+        self._batch = DecodeBatch(parts.model, parts.eos_tokens)
+        self._pace = Pace(limits.prefill_tokens)
+        self._can_batch = can_batch(parts.model)
         self._prefilled_last = False
         self._num_steps = 0
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of prompt and answer that fit into the memory for KV caches."""
+        return self._budget.longest_row
 
     def add(self, request_id: int, asked: PreparedGeneration) -> None:
         """Take a request in."""
         rows = [self._new_row(request_id, choice, asked) for choice in range(asked.num_choices)]
-        prompt = self._prompts[request_id] = Prompt(request_id, asked, rows)
+        prompt = Prompt(request_id, asked, rows, asked.prompt)
+        self._requests[request_id] = Request(asked, rows)
         self._line.add(prompt)
 
     def cancel(self, request_id: int) -> None:
         """Forget a request wherever it is; unknown ids are ignored. What it has computed is kept."""
-        if prompt := self._prompts.pop(request_id, None):
-            self._line.remove(prompt)
-            self._leave(prompt.rows)
+        if request := self._requests.pop(request_id, None):
+            for prompt in [prompt for prompt in self._line if prompt.request_id == request_id]:
+                self._line.remove(prompt)
+            self._leave(request.rows)
 
     def turn(self) -> bool:
         """One decode step, or one prefill pass when it is its turn; whether any work is left."""
         may_prefill = not self._batch or (self._can_batch and not self._prefilled_last)
-        if self._line and may_prefill:
-            self._prefill()
-        elif self._batch:
+        if not (self._line and may_prefill and self._prefill()) and self._batch:
             self._decode()
-        return bool(self._prompts)
+        return bool(self._requests)
 
     def _new_row(self, request_id: int, choice: int, asked: PreparedGeneration) -> Row:
         self._num_rows += 1
-        return Row(self._num_rows, request_id, choice, asked, self._model.new_detokenizer(), StopMatcher(asked.stop))
+        return Row(
+            id=self._num_rows,
+            request_id=request_id,
+            choice=choice,
+            asked=asked,
+            detokenizer=self._parts.new_detokenizer(),
+            stops=StopMatcher(asked.stop),
+            sampler=RowSampler(asked.sampling, asked.prompt, choice),
+            grammar=asked.grammar.copy() if asked.grammar is not None else None,
+        )
 
-    def _prefill(self) -> None:
+    def _prefill(self) -> bool:
+        """Run a prefill pass; whether there was anything that could start."""
         started = time.perf_counter()
+        num_tokens = self._pace.chunk_tokens(len(self._batch), len(self._line))
         try:
-            done = self._line.advance(self._pace.chunk_tokens(len(self._batch), len(self._line)))
+            done = self._line.advance(num_tokens, self._may_start)
         except Exception:
             # The prompt's own forward pass: nobody else's cache was in it.
-            prompt = self._line.head
+            prompt = self._line.in_pass
             logger.exception("the prefill of request {} failed", prompt.request_id)
             self._line.drop(prompt)
             self._fail(prompt.request_id)
-            return
+            return True
+        if not done.prompts:
+            return False
         self._prefilled_last = True
         for prompt in done.prompts:
             self._tell_progress(prompt)
@@ -95,25 +135,35 @@ class Engine:
             self._join(done.prompts, done.cache)
         if done.num_tokens:
             self._pace.note_prefill(done.num_tokens, time.perf_counter() - started)
+        return True
+
+    def _may_start(self, prompt: Prompt) -> bool:
+        """Whether the prompt's rows fit into memory beside those that run and those that have begun."""
+        begun = [other for other in self._line if other.has_begun and other is not prompt]
+        num_rows = len(self._batch) + sum(len(other.rows) for other in begun) + len(prompt.rows)
+        longest = max(self._batch.num_tokens, len(prompt.tokens), *(len(other.tokens) for other in begun), 0)
+        is_alone = num_rows == len(prompt.rows)
+        return is_alone or self._budget.fits(num_rows, longest + _ROOM_TO_START)
 
     def _join(self, prompts: list[Prompt], cache: BatchCache) -> None:
-        """Let the choices of prefilled prompts decode."""
-        rows = [row for prompt in prompts for row in prompt.rows]
-        self._rows.update((row.id, row) for row in rows)
+        """Let the rows of prefilled prompts decode."""
+        joining = [(prompt, row) for prompt in prompts for row in prompt.rows]
+        self._rows.update((row.id, row) for _, row in joining)
         try:
-            cache.repeat([prompt.asked.num_choices for prompt in prompts])
-            self._batch.join(list(map(_batch_row, rows)), cache)
+            cache.repeat([len(prompt.rows) for prompt in prompts])
+            self._batch.join([_batch_row(prompt, row) for prompt, row in joining], cache)
         except Exception:
             # Half merged, the cache of those who were there is worth no more than that of the newcomers.
-            logger.exception("{} rows could not join the batch", len(rows))
+            logger.exception("{} rows could not join the batch", len(joining))
             self._fail_decoding()
 
     def _tell_progress(self, prompt: Prompt) -> None:
-        total = len(prompt.asked.prompt)
-        if not prompt.is_started:
-            prompt.is_started = True
-            self._emit(prompt.request_id, Started(total, prompt.num_cached))
-        self._emit(prompt.request_id, PrefillProgress(prompt.num_prefilled, total))
+        request = self._requests[prompt.request_id]
+        if request.num_cached is None:
+            request.num_cached = prompt.num_cached
+            self._emit(prompt.request_id, Started(len(prompt.tokens), prompt.num_cached))
+        if not prompt.rows[0].generated:
+            self._emit(prompt.request_id, PrefillProgress(prompt.num_prefilled, len(prompt.tokens)))
 
     def _decode(self) -> None:
         started = time.perf_counter()
@@ -128,6 +178,7 @@ class Engine:
             self._pace.note_step(time.perf_counter() - started)
         self._prefilled_last = False
         self._take(tokens)
+        self._make_room()
         self._num_steps += 1
         if self._num_steps % _STEPS_BETWEEN_CLEARS == 0:
             mx.clear_cache()
@@ -154,17 +205,18 @@ class Engine:
     def _take_token(self, row: Row, given: StepToken) -> bool:
         if given.token is None:
             raise ValueError("the grammar failed")
-        events = row.take(given.token, given.logprobs, is_eos=given.token in self._model.eos_tokens)
+        events = row.take(given.token, given.logprobs, is_eos=given.token in self._parts.eos_tokens)
         for event in events:
             self._emit(row.request_id, event)
         return bool(events) and isinstance(events[-1], ChoiceEnded)
 
     def _finish_choice(self, row: Row) -> None:
-        prompt = self._prompts.get(row.request_id)
-        if prompt is not None and not any(other.id in self._rows for other in prompt.rows):
-            count = sum(len(other.generated) for other in prompt.rows)
-            self._emit(row.request_id, Finished(Usage(len(prompt.asked.prompt), count, prompt.num_cached)))
-            del self._prompts[row.request_id]
+        row.has_ended = True
+        request = self._requests.get(row.request_id)
+        if request is not None and all(other.has_ended for other in request.rows):
+            count = sum(len(other.generated) for other in request.rows)
+            self._emit(row.request_id, Finished(Usage(len(request.asked.prompt), count, request.num_cached or 0)))
+            del self._requests[row.request_id]
 
     def _leave(self, rows: list[Row]) -> None:
         """Take rows out of the batch and keep what they have computed."""
@@ -175,6 +227,14 @@ class Engine:
         if decoding:
             self._batch.remove({row.id for row in decoding})
 
+    def _make_room(self) -> None:
+        """When the rows outgrow their memory, the youngest goes back to the line, to go on later where it was."""
+        while len(self._rows) > 1 and not self._budget.fits(len(self._batch), self._batch.num_tokens):
+            row = self._rows[next(reversed(self._rows))]
+            logger.info("request {} waits for memory after {} tokens", row.request_id, len(row.generated))
+            self._leave([row])
+            self._line.add(Prompt(row.request_id, row.asked, [row], row.asked.prompt + row.generated))
+
     def _fail_decoding(self) -> None:
         """The step is shared, so its rows fail together; prompts in the line go on."""
         self._batch.clear()
@@ -183,16 +243,19 @@ class Engine:
 
     def _fail(self, request_id: int) -> None:
         """End a request with an error; its rows' caches are not trusted."""
-        if prompt := self._prompts.pop(request_id, None):
-            ids = {row.id for row in prompt.rows if self._rows.pop(row.id, None)}
-            self._batch.remove(ids)
-            failed: Failed = to_event(InternalError())
-            self._emit(request_id, failed)
+        if request := self._requests.pop(request_id, None):
+            for prompt in [prompt for prompt in self._line if prompt.request_id == request_id]:
+                self._line.drop(prompt)
+            self._batch.remove({row.id for row in request.rows if self._rows.pop(row.id, None)})
+            self._emit(request_id, to_event(InternalError()))
 
 
-def _batch_row(row: Row) -> BatchRow:
-    asked = row.asked
-    grammar = asked.grammar.copy() if asked.grammar is not None else None
+def _batch_row(prompt: Prompt, row: Row) -> BatchRow:
     return BatchRow(
-        row.id, asked.prompt[-1], RowSampler(asked.sampling, asked.prompt, row.choice), asked.top_logprobs, grammar
+        id=row.id,
+        last_token=prompt.tokens[-1],
+        sampler=row.sampler,
+        is_back=bool(row.generated),
+        top_logprobs=row.asked.top_logprobs,
+        grammar=row.grammar,
     )

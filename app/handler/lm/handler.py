@@ -6,6 +6,7 @@ import time
 import mlx.core as mx
 from loguru import logger
 from mlx import nn
+from mlx.utils import tree_flatten
 from mlx_lm import load
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -19,7 +20,7 @@ from app.handler.base import Handler
 from app.handler.context import context_length
 from app.handler.lm.defaults import generation_defaults
 from app.handler.lm.detokenizer import detokenizer_factory
-from app.handler.lm.engine import Engine, EngineModel
+from app.handler.lm.engine import Engine, EngineLimits, EngineModel
 from app.handler.lm.grammar import GrammarCompiler
 from app.handler.lm.prefix_cache import PrefixCache, PrefixCacheLimits
 from app.handler.lm.prompt import PreparedGeneration, PromptBuilder
@@ -27,6 +28,8 @@ from app.handler.lm.sampling import SamplingParameters
 
 # Of the memory a model may use, where the settings say nothing.
 _PREFIX_CACHE_SHARE = 0.15
+# Of what the weights leave of it.
+_KV_SHARE = 0.6
 
 
 class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
@@ -41,16 +44,17 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
         model, tokenizer = self._load_model()
         device.prepare_weights(model)
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        num_tokens = context_length(config, self.spec.context_length)
         own = tokenizer._tokenizer  # pyright: ignore[reportPrivateUsage]
         parts = EngineModel(model, frozenset(tokenizer.eos_token_ids), detokenizer_factory(own))
         grammars = GrammarCompiler(own, self._logits_width(model), parts.eos_tokens)
-        defaults = generation_defaults(self.spec, self.folder)
-        self._prompts = PromptBuilder(tokenizer, num_tokens, defaults, grammars)
         if self.spec.warmup:
             grammars.warm_up()
             self._warm_up(parts)
-        self._engine = Engine(parts, self._prefix_cache(model), self.spec.prefill_step_size, self.emit)
+        self._engine = Engine(parts, self._limits(model), self._prefix_cache(model), self.emit)
+        num_tokens = min(context_length(config, self.spec.context_length), self._engine.longest_row)
+        if num_tokens < 1:
+            raise ModelLoadError("The memory for KV caches (--max-kv-bytes) holds not a single token.")
+        self._prompts = PromptBuilder(tokenizer, num_tokens, generation_defaults(self.spec, self.folder), grammars)
         architecture = str(config.get("model_type", "unknown"))
         return ModelInfo("lm", num_tokens, architecture, time.monotonic() - started, device.describe())
 
@@ -98,6 +102,14 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
     def _unusable(self) -> ModelLoadError:
         return ModelLoadError(f"'{self.spec.model_path}' fails on its first tokens; the log says how.")
 
+    def _limits(self, model: nn.Module) -> EngineLimits:
+        budget = self.spec.max_kv_bytes
+        if budget is None:
+            arrays = [array for _, array in tree_flatten(model.parameters()) if isinstance(array, mx.array)]
+            weights = sum(array.nbytes for array in arrays)
+            budget = int(_KV_SHARE * max(0, device.memory_bytes() - weights))
+        return EngineLimits(self.spec.prefill_step_size, budget)
+
     def _prefix_cache(self, model: nn.Module) -> PrefixCache:
         budget = self.spec.prompt_cache_bytes
         if budget is None:
@@ -109,7 +121,7 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
         """Run a short row in an engine of its own, so that kernels are compiled before the first request."""
         events: list[Event] = []
         nothing_kept = PrefixCache(make_prompt_cache(parts.model), PrefixCacheLimits(0))
-        engine = Engine(parts, nothing_kept, self.spec.prefill_step_size, lambda _id, event: events.append(event))
+        engine = Engine(parts, self._limits(parts.model), nothing_kept, lambda _id, event: events.append(event))
         engine.add(0, PreparedGeneration([1] * 8, 2, SamplingParameters(temperature=1.0)))
         while engine.turn():
             pass

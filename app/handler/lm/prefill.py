@@ -1,6 +1,6 @@
 """The prompts on their way into the batch, in order of arrival."""
 
-from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from loguru import logger
@@ -25,31 +25,33 @@ class Pass:
 
 
 class PrefillLine:
-    """Prefills the prompts at the head of the line: short ones together in one pass, a long one alone, in chunks.
+    """Prefills waiting prompts: short ones together in one pass, a long one alone, in chunks.
 
-    Owned by the worker's main thread.
+    The oldest prompt and the one with the fewest tokens left take turns: a short prompt does not wait for a long one to
+    be done, and a long one moves on however many short ones come. Owned by the worker's main thread.
     """
 
     def __init__(self, model: nn.Module, prefixes: PrefixCache) -> None:
         self._model = model
         self._prefixes = prefixes
         self._can_batch = can_batch(model)
-        self._line: deque[Prompt] = deque()
-        # The cache of the long prompt at the head, once it has begun.
-        self._begun: BatchCache | None = None
+        self._line: list[Prompt] = []
+        self._is_oldest_next = True
+        # Whose forward pass is running.
+        self._in_pass: list[Prompt] = []
         # Prompts of a pass that failed: each is tried once more, alone, so that one cannot harm the others.
         self._suspects: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._line)
 
-    def __contains__(self, prompt: Prompt) -> bool:
-        return prompt in self._line
+    def __iter__(self) -> Iterator[Prompt]:
+        return iter(self._line)
 
     @property
-    def head(self) -> Prompt:
-        """The prompt whose turn it is."""
-        return self._line[0]
+    def in_pass(self) -> Prompt:
+        """The prompt whose pass has just raised."""
+        return self._in_pass[0]
 
     def add(self, prompt: Prompt) -> None:
         """Put a prompt at the end of the line."""
@@ -58,26 +60,27 @@ class PrefillLine:
     def remove(self, prompt: Prompt) -> None:
         """Take a prompt out, wherever it is in the line; what is in its cache by then is kept."""
         if prompt in self._line:
-            if prompt is self._line[0] and self._begun is not None:
-                self._keep(prompt, self._begun, 0)
-                self._begun = None
-            self._line.remove(prompt)
-            self._suspects.discard(prompt.request_id)
+            if prompt.num_prefilled > prompt.kept_at:
+                self._keep(prompt, BatchCache.of([prompt.cache]), 0)
+            self.drop(prompt)
 
     def drop(self, prompt: Prompt) -> None:
-        """Take a prompt out whose cache is not to be trusted."""
-        self._begun = None
-        self.remove(prompt)
+        """Take a prompt out whose cache is not to be trusted, or is in use elsewhere."""
+        self._line.remove(prompt)
+        self._suspects.discard(prompt.request_id)
 
-    def advance(self, num_tokens: int) -> Pass:
-        """Prefill up to `num_tokens` tokens, padding included, of the head or of several short prompts.
+    def advance(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> Pass:
+        """Prefill up to `num_tokens` tokens, padding included, of one prompt or of several short ones.
 
-        Errors: whatever the model raises, when the prompt at the head was alone in the pass; it stays at the head.
+        A prompt that has not begun is left waiting while `may_start` says no.
+        Errors: whatever the model raises, when `in_pass` was alone in the pass; it stays in the line.
         """
-        group = self._group(num_tokens)
+        group = self._in_pass = self._group(num_tokens, may_start)
+        if not group:
+            return Pass([])
         tokens = [prompt.next_tokens(self._up_to_checkpoint(prompt, num_tokens)) for prompt in group]
         try:
-            cache = self._begun or BatchCache.of([prompt.cache for prompt in group])
+            cache = BatchCache.of([prompt.cache for prompt in group])
             if any(tokens):
                 cache.feed(self._model, tokens)
         except Exception:
@@ -86,49 +89,55 @@ class PrefillLine:
             logger.warning("a pass over {} prompts failed; each is tried alone", len(group))
             for prompt in group:
                 self._suspects.add(prompt.request_id)
-                prompt.is_looked_up = False
+                prompt.forget_cache()
             return Pass([])
         for place, (prompt, fed) in enumerate(zip(group, tokens, strict=True)):
             prompt.num_prefilled += len(fed)
             if not prompt.num_left or prompt.num_prefilled == self._next_checkpoint(prompt, prompt.num_prefilled):
                 self._keep(prompt, cache, place)
-        num_fed = sum(map(len, tokens))
         if group[0].num_left:
-            self._begun = cache
-            return Pass(group, num_fed)
-        self._begun = None
+            return Pass(group, sum(map(len, tokens)))
         for prompt in group:
-            self.remove(prompt)
-        return Pass(group, num_fed, cache)
+            self.drop(prompt)
+        return Pass(group, sum(map(len, tokens)), cache)
 
-    def _group(self, num_tokens: int) -> list[Prompt]:
-        """The head of the line, and who follows it if together they fit into one pass of `num_tokens`, padded."""
-        group = [self._looked_up(self._line[0])]
-        longest = group[0].num_left
-        if self._begun is not None or longest > num_tokens or self._stands_alone(group[0]):
+    def _group(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> list[Prompt]:
+        """Who is next, and who fits beside it into one pass of `num_tokens`, padded."""
+        able = [prompt for prompt in self._line if prompt.has_begun or may_start(prompt)]
+        if not able:
+            return []
+        first = able[0] if self._is_oldest_next else min(able, key=lambda prompt: prompt.num_left)
+        self._is_oldest_next = not self._is_oldest_next
+        self._look_up(first)
+        group, longest = [first], first.num_left
+        if longest > num_tokens or self._stands_alone(first):
             return group
-        for prompt in list(self._line)[1:]:
-            longest = max(longest, self._looked_up(prompt).num_left)
-            if self._stands_alone(prompt) or longest * (len(group) + 1) > num_tokens:
-                # It is looked up again when its turn comes: by then more may be kept.
-                prompt.is_looked_up = False
+        for prompt in able:
+            # Those that have waited long enough for a pass of their own are not looked up for this one.
+            if prompt is first or prompt.num_left * 2 > num_tokens:
+                continue
+            self._look_up(prompt)
+            wider = max(longest, prompt.num_left)
+            if self._stands_alone(prompt) or wider * (len(group) + 1) > num_tokens:
+                # By the time it is next, more may be kept.
+                prompt.forget_cache()
                 break
+            longest = wider
             group.append(prompt)
         return group
 
-    def _looked_up(self, prompt: Prompt) -> Prompt:
-        """The prompt, with the longest beginning of it that is kept already in its cache."""
-        if not prompt.is_looked_up:
-            hit = self._prefixes.fetch(prompt.asked.cache_namespace, prompt.asked.prompt)
-            prompt.cache = hit.cache if hit is not None else make_prompt_cache(self._model)
-            prompt.num_cached = prompt.num_prefilled = prompt.kept_at = hit.num_tokens if hit is not None else 0
-            prompt.is_looked_up = True
-        return prompt
+    def _look_up(self, prompt: Prompt) -> None:
+        """Put the longest beginning of the prompt that is kept already into its cache."""
+        if not prompt.has_begun:
+            hit = self._prefixes.fetch(prompt.asked.cache_namespace, prompt.tokens)
+            if hit is not None:
+                prompt.begin(hit.cache, hit.num_tokens)
+            else:
+                prompt.begin(make_prompt_cache(self._model), 0)
 
     def _keep(self, prompt: Prompt, cache: BatchCache, place: int) -> None:
         prompt.kept_at = prompt.num_prefilled
-        tokens = prompt.asked.prompt[: prompt.num_prefilled]
-        self._prefixes.store(prompt.asked.cache_namespace, tokens, cache.row(place))
+        self._prefixes.store(prompt.asked.cache_namespace, prompt.tokens[: prompt.num_prefilled], cache.row(place))
 
     def _up_to_checkpoint(self, prompt: Prompt, num_tokens: int) -> int:
         """As many of `num_tokens` as there are before the next place that is worth a checkpoint."""
@@ -143,12 +152,13 @@ class PrefillLine:
         return next((end for end in prompt.asked.message_ends if end >= earliest), None)
 
     def _stands_alone(self, prompt: Prompt) -> bool:
-        """Whether a prompt shares no pass: it is suspect, it has nothing to prefill, it stops at a checkpoint, or no
-        rows of this model can.
+        """Whether a prompt shares no pass: it is suspect, it is half done, it has nothing to prefill, it stops at a
+        checkpoint, or no rows of this model can.
         """
         return (
             not self._can_batch
             or prompt.request_id in self._suspects
+            or prompt.num_prefilled > prompt.num_cached
             or not prompt.num_left
             or self._up_to_checkpoint(prompt, prompt.num_left) < prompt.num_left
         )

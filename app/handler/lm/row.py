@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from app.core.events import Candidate, ChoiceEnded, TextDelta, TokenLogprob
 from app.handler.lm.caches import Cache
 from app.handler.lm.detokenizer import Detokenizer
+from app.handler.lm.grammar import Grammar
 from app.handler.lm.logprobs import StepLogprobs
 from app.handler.lm.prompt import PreparedGeneration
+from app.handler.lm.sampling import RowSampler
 from app.text.stops import StopMatcher
 
 
@@ -20,7 +22,10 @@ class Row:
     asked: PreparedGeneration
     detokenizer: Detokenizer
     stops: StopMatcher
+    sampler: RowSampler
+    grammar: Grammar | None = None
     generated: list[int] = field(default_factory=list)
+    has_ended: bool = False
     # Tokens whose text is not out yet.
     _held_logprobs: list[TokenLogprob] = field(default_factory=list)
 
@@ -66,25 +71,38 @@ class Row:
 
 @dataclass(slots=True, eq=False)
 class Prompt:
-    """A request's prompt on its way into the KV cache; its choices start from there."""
+    """Tokens on their way into the KV cache, and the rows that start from there: the choices of a new request, or a row
+    that had to leave the batch and comes back.
+    """
 
     request_id: int
     asked: PreparedGeneration
     rows: list[Row]
+    tokens: list[int]
     cache: Cache = field(default_factory=list)
+    has_begun: bool = False
+    is_started: bool = False
     num_cached: int = 0
     num_prefilled: int = 0
-    is_looked_up: bool = False
-    is_started: bool = False
     # Where the last checkpoint was kept, in tokens.
     kept_at: int = 0
 
     @property
     def num_left(self) -> int:
         """Tokens still to prefill: all but the last, which is fed in the first decode step."""
-        return len(self.asked.prompt) - 1 - self.num_prefilled
+        return len(self.tokens) - 1 - self.num_prefilled
+
+    def begin(self, cache: Cache, num_tokens: int) -> None:
+        """Go on from a cache that holds the first `num_tokens`."""
+        self.cache, self.has_begun = cache, True
+        self.num_cached = self.num_prefilled = self.kept_at = num_tokens
+
+    def forget_cache(self) -> None:
+        """Start again from nothing when it is next."""
+        self.cache, self.has_begun = [], False
+        self.num_cached = self.num_prefilled = self.kept_at = 0
 
     def next_tokens(self, count: int) -> list[int]:
         """The next `count` tokens to prefill, or what is left of them."""
-        end = min(self.num_prefilled + count, len(self.asked.prompt) - 1)
-        return self.asked.prompt[self.num_prefilled : end]
+        end = min(self.num_prefilled + count, len(self.tokens) - 1)
+        return self.tokens[self.num_prefilled : end]

@@ -189,7 +189,7 @@ class TestFailures:
         test = bench(llama)
         prompt = prompts(6)[4]
         test.add(0, prompt)
-        test.engine._model = replace(test.engine._model, new_detokenizer=Raising)
+        test.engine._parts = replace(test.engine._parts, new_detokenizer=Raising)
         test.add(1, [5, 6], 10)
         test.run()
         assert test.log.failure(1).error == "InternalError"
