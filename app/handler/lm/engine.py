@@ -71,6 +71,7 @@ class Engine:
         self._batch = DecodeBatch(parts.model, parts.eos_tokens)
         self._pace = Pace(limits.prefill_tokens)
         self._can_batch = can_batch(parts.model)
+        self._owes_step = False
         self._prefilled_last = False
         self._num_steps = 0
 
@@ -95,7 +96,7 @@ class Engine:
 
     def turn(self) -> bool:
         """One decode step, or one prefill pass when it is its turn; whether any work is left."""
-        may_prefill = not self._batch or (self._can_batch and not self._prefilled_last)
+        may_prefill = not self._batch or (self._can_batch and not self._owes_step)
         if not (self._line and may_prefill and self._prefill()) and self._batch:
             self._decode()
         return bool(self._requests)
@@ -133,6 +134,8 @@ class Engine:
             self._tell_progress(prompt)
         if done.cache is not None:
             self._join(done.prompts, done.cache)
+        # In a burst of short prompts, a step for the few that are through would hold up the many that are not.
+        self._owes_step = done.cache is None or len(self._line) <= len(self._batch)
         if done.num_tokens:
             self._pace.note_prefill(done.num_tokens, time.perf_counter() - started)
         return True
@@ -176,7 +179,7 @@ class Engine:
         # The step after a prefill pass waits for nothing and says nothing about a step's time.
         if not self._prefilled_last:
             self._pace.note_step(time.perf_counter() - started)
-        self._prefilled_last = False
+        self._prefilled_last = self._owes_step = False
         self._take(tokens)
         self._make_room()
         self._num_steps += 1
