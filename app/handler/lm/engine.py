@@ -117,6 +117,7 @@ class Engine:
     def _prefill(self) -> bool:
         """Run a prefill pass; whether there was anything that could start."""
         started = time.perf_counter()
+        waits_for_step = len(self._batch) > 0
         num_tokens = self._pace.chunk_tokens(len(self._batch), len(self._line))
         try:
             done = self._line.advance(num_tokens, self._may_start)
@@ -137,7 +138,8 @@ class Engine:
         # In a burst of short prompts, a step for the few that are through would hold up the many that are not.
         self._owes_step = done.cache is None or len(self._line) <= len(self._batch)
         if done.num_tokens:
-            self._pace.note_prefill(done.num_tokens, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._pace.note_prefill(done.num_tokens, seconds, waited_for_step=waits_for_step)
         return True
 
     def _may_start(self, prompt: Prompt) -> bool:

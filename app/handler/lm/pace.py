@@ -1,11 +1,12 @@
 """How much of a prompt to prefill between two decode steps."""
 
-# A chunk may take as long as this many decode steps: a running stream's gap grows to at most seven of its usual ones,
-# and a newcomer waits at most a sixth longer than it would alone.
-_STEPS_PER_CHUNK = 6
+# A chunk may take as long as this many decode steps: a running stream's gap grows to about 6.5 of its usual ones, and
+# a newcomer waits at most 6.5 / 5.5 as long as it would alone.
+_STEPS_PER_CHUNK = 5.5
 _FEWEST_TOKENS = 16
-# How much the newest measurement counts.
+# How much the newest measurement counts. Slower is believed at once: it is the one that somebody waits for.
 _WEIGHT = 0.2
+_WEIGHT_OF_SLOWER = 0.7
 
 
 class Pace:
@@ -18,21 +19,25 @@ class Pace:
 
     def note_step(self, seconds: float) -> None:
         """A decode step took this long."""
-        self._step_s = _mean(self._step_s, seconds)
+        self._step_s = _mean(self._step_s, seconds, _WEIGHT)
 
-    def note_prefill(self, num_tokens: int, seconds: float) -> None:
-        """A chunk of this many tokens took this long."""
-        self._prefill_token_s = _mean(self._prefill_token_s, seconds / num_tokens)
+    def note_prefill(self, num_tokens: int, seconds: float, *, waited_for_step: bool) -> None:
+        """A pass over this many tokens took this long, and the step that was being computed when it began, too."""
+        if waited_for_step:
+            seconds = max(seconds / 2, seconds - (self._step_s or 0.0))
+        token_s = seconds / num_tokens
+        is_slower = self._prefill_token_s is not None and token_s > self._prefill_token_s
+        self._prefill_token_s = _mean(self._prefill_token_s, token_s, _WEIGHT_OF_SLOWER if is_slower else _WEIGHT)
 
     def chunk_tokens(self, num_decoding: int, num_waiting: int) -> int:
         """Tokens for the next chunk: the more rows wait for each one that a chunk holds up, the more."""
         if not num_decoding:
             return self._most_tokens
         if self._step_s is None or self._prefill_token_s is None:
-            return min(self._most_tokens, 4 * _FEWEST_TOKENS)
+            return min(self._most_tokens, 2 * _FEWEST_TOKENS)
         seconds = _STEPS_PER_CHUNK * self._step_s * max(1.0, num_waiting / num_decoding)
         return max(_FEWEST_TOKENS, min(self._most_tokens, int(seconds / self._prefill_token_s)))
 
 
-def _mean(old: float | None, new: float) -> float:
-    return new if old is None else old + _WEIGHT * (new - old)
+def _mean(old: float | None, new: float, weight: float) -> float:
+    return new if old is None else old + weight * (new - old)
