@@ -19,6 +19,7 @@ from app.core.output_format import Choice, JsonObject, JsonSchema, Lark, OutputF
 from app.errors import InternalError, InvalidRequest
 from app.handler.lm.grammar_text import choice_grammar, cleaned_fault, lark_grammar, regex_grammar
 from app.handler.lm.grammar_tokens import llguidance_tokenizer
+from app.handler.lm.json_ending import JsonClosers, JsonEnding
 from app.handler.lm.json_schema import Schema, locate_fault, read_schema, schema_grammar
 
 Words = NDArray[np.uint32]
@@ -34,12 +35,13 @@ class Grammar:
     `allowed` and `advance` raise InternalError when llguidance gives up on this row.
     """
 
-    __slots__ = ("_has_restarted", "_matcher", "_source", "_tokens")
+    __slots__ = ("_ending", "_has_restarted", "_matcher", "_source", "_tokens")
 
-    def __init__(self, source: "_Source", matcher: LLMatcher, tokens: Iterable[int] = ()) -> None:
+    def __init__(self, source: "_Source", matcher: LLMatcher, ending: JsonEnding | None = None) -> None:
         self._source = source
         self._matcher = matcher
-        self._tokens = list(tokens)
+        self._ending = ending
+        self._tokens: list[int] = []
         self._has_restarted = False
 
     def allowed(self) -> Words:
@@ -55,11 +57,13 @@ class Grammar:
                 raise self._failure()
         if not words.any():
             raise InternalError("The model has no token for how this answer must go on.")
-        return words
+        return words if self._ending is None else self._ending.narrowed(words)
 
     def advance(self, token: int) -> None:
         """Take a token that `allowed` had."""
         self._tokens.append(token)
+        if self._ending is not None:
+            self._ending.advance(token)
         if not self._matcher.consume_token(token):
             self._restart()
 
@@ -75,7 +79,10 @@ class Grammar:
     def copy(self) -> "Grammar":
         """The same state, to go on from independently."""
         self._has_restarted = False
-        return Grammar(self._source, self._matcher.deep_copy(), self._tokens)
+        ending = self._ending.copy() if self._ending is not None else None
+        other = Grammar(self._source, self._matcher.deep_copy(), ending)
+        other._tokens = list(self._tokens)
+        return other
 
     def _restart(self) -> None:
         """Come to the same state again with a lexer of its own.
@@ -105,6 +112,7 @@ class GrammarCompiler:
         self._vocabulary_size = vocabulary_size
         self._eos_tokens = frozenset(eos_tokens)
         self._tokenizer: LLTokenizer | None = None
+        self._closers: JsonClosers | None = None
         self._kept: OrderedDict[OutputFormat, _Compiled] = OrderedDict()
 
     def warm_up(self) -> None:
@@ -113,20 +121,30 @@ class GrammarCompiler:
         A tokenizer that llguidance cannot use is an error of the requests that need it.
         """
         with suppress(InvalidRequest):
-            self._built()
+            self._json_closers()
 
-    def compile(self, asked: OutputFormat) -> Grammar:
-        """A grammar at its start. Errors: InvalidRequest, which says what is wrong with the format."""
+    def compile(self, asked: OutputFormat, max_tokens: int | None = None) -> Grammar:
+        """A grammar at its start, for an answer of at most `max_tokens`, before which JSON is brought to its end.
+
+        Errors: InvalidRequest, which says what is wrong with the format.
+        """
         compiled = self._kept.get(asked)
         if compiled is None or compiled.fault():
             compiled = self._compiled(asked)
         self._keep(asked, compiled)
-        return Grammar(compiled.source, compiled.matcher.deep_copy())
+        is_json = isinstance(asked, JsonObject | JsonSchema)
+        ending = JsonEnding(self._json_closers(), max_tokens) if is_json and max_tokens is not None else None
+        return Grammar(compiled.source, compiled.matcher.deep_copy(), ending)
 
     def _built(self) -> LLTokenizer:
         if self._tokenizer is None:
             self._tokenizer = llguidance_tokenizer(self._hf_tokenizer, self._vocabulary_size, self._eos_tokens)
         return self._tokenizer
+
+    def _json_closers(self) -> JsonClosers:
+        if self._closers is None:
+            self._closers = JsonClosers(self._built())
+        return self._closers
 
     def _compiled(self, asked: OutputFormat) -> "_Compiled":
         match asked:
