@@ -11,9 +11,17 @@ from app.api.context import context_of
 from app.api.openai_errors import ERROR_DOCS
 from app.api.output_format import to_output_format
 from app.api.replies import Call, StreamReply, UnaryReply
+from app.api.volatile_headers import without_volatile_headers
 from app.core.requests import GenerationRequest, Message, Role, Sampling
 from app.errors import InvalidRequest, UnsupportedField
-from app.schemas.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatMessage
+from app.schemas.chat import (
+    MAX_BREAKER_CHARACTERS,
+    MAX_BREAKERS,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    ChatMessage,
+)
 
 router = APIRouter(tags=["chat"])
 
@@ -57,6 +65,14 @@ def to_generation(body: ChatCompletionRequest) -> GenerationRequest:
             frequency_penalty=body.frequency_penalty,
             logit_bias=_logit_bias(body.logit_bias),
             seed=body.seed,
+            typical_p=body.typical_p,
+            xtc_probability=body.xtc_probability,
+            xtc_threshold=body.xtc_threshold,
+            dry_multiplier=body.dry_multiplier,
+            dry_base=body.dry_base,
+            dry_allowed_length=body.dry_allowed_length,
+            dry_sequence_breakers=_dry_breakers(body.dry_sequence_breakers),
+            dry_penalty_last_n=body.dry_penalty_last_n,
         ),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=_stops(body.stop),
@@ -65,6 +81,7 @@ def to_generation(body: ChatCompletionRequest) -> GenerationRequest:
         num_choices=body.n or 1,
         top_logprobs=_top_logprobs(body),
         cache_namespace=body.prompt_cache_key or "",
+        repetition_guard=body.repetition_guard,
     )
 
 
@@ -83,7 +100,7 @@ def _message(message: ChatMessage, path: str) -> Message:
         raise InvalidRequest(f"Messages of role '{message.role}' are not supported yet.", param=f"{path}.role")
     match message.content:
         case str(text):
-            content = text
+            content = without_volatile_headers(text) if role == "system" else text
         case None:
             raise InvalidRequest(f"'{path}.content' is missing.", param=f"{path}.content")
         case parts:
@@ -95,7 +112,7 @@ def _message(message: ChatMessage, path: str) -> Message:
                     )
                 if part.text is None:
                     raise InvalidRequest("A text part needs 'text'.", param=f"{path}.content[{index}].text")
-                content += part.text
+                content += without_volatile_headers(part.text) if role == "system" else part.text
     return Message(role, content, message.name)
 
 
@@ -104,6 +121,26 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
     if "" in stops:
         raise InvalidRequest("A stop string must not be empty.", param="stop")
     return stops
+
+
+def _dry_breakers(breakers: str | list[str] | None) -> tuple[str, ...] | None:
+    """A list as llama.cpp takes it, or its JSON, with or without brackets, as text-generation-webui does."""
+    if isinstance(breakers, str):
+        try:
+            text = breakers.strip()
+            breakers = msgspec.json.decode(text if text.startswith("[") else f"[{text}]", type=list[str])
+        except (msgspec.DecodeError, UnicodeError):
+            raise InvalidRequest(
+                "dry_sequence_breakers must be a list of strings.", param="dry_sequence_breakers"
+            ) from None
+    if breakers is None:
+        return None
+    if "" in breakers or len(breakers) > MAX_BREAKERS or max(map(len, breakers), default=0) > MAX_BREAKER_CHARACTERS:
+        raise InvalidRequest(
+            f"dry_sequence_breakers takes up to {MAX_BREAKERS} strings of 1 to {MAX_BREAKER_CHARACTERS} characters.",
+            param="dry_sequence_breakers",
+        )
+    return tuple(breakers)
 
 
 def _logit_bias(bias: dict[str, float] | None) -> dict[int, float] | None:

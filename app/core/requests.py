@@ -21,7 +21,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the next token is drawn; None leaves the choice to the model's own defaults.
 
     The presence and frequency penalties count generated tokens (OpenAI's meaning), the repetition penalty the whole
-    context (Hugging Face's meaning).
+    context (Hugging Face's meaning). DRY and XTC are llama.cpp's and text-generation-webui's.
     """
 
     temperature: float | None = None
@@ -33,6 +33,14 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     frequency_penalty: float | None = None
     logit_bias: dict[int, float] | None = None
     seed: int | None = None
+    typical_p: float | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_sequence_breakers: tuple[str, ...] | None = None
+    dry_penalty_last_n: int | None = None
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="generate"):
@@ -40,6 +48,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="ge
 
     `num_choices` answers share one prefill. `top_logprobs` asks for the log-probabilities of the generated tokens and
     of so many candidates beside each. Prompts of one `cache_namespace` share their prefixes, with no others.
+    An answer that says the same few tokens `repetition_guard` times in a row ends there.
     """
 
     messages: list[Message]
@@ -51,6 +60,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="ge
     num_choices: int = 1
     top_logprobs: int | None = None
     cache_namespace: str = ""
+    repetition_guard: int | None = None
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="embed"):

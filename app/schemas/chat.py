@@ -23,6 +23,8 @@ from app.schemas.base import (
 
 MAX_MESSAGES = 10_000
 MAX_CHOICES = 32
+MAX_BREAKERS = 64
+MAX_BREAKER_CHARACTERS = 40
 
 # A JSON schema, or the same as JSON text.
 GuidedJson = dict[str, JsonValue] | str
@@ -107,6 +109,17 @@ class ChatCompletionRequest(WireModel):
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = None
     seed: Seed | None = None
+    # What users of llama.cpp, text-generation-webui and mlx_lm know.
+    typical_p: TopP | None = None
+    xtc_probability: Probability | None = None
+    xtc_threshold: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] | None = None
+    dry_multiplier: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    dry_base: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] | None = None
+    dry_allowed_length: PositiveInt | None = None
+    dry_sequence_breakers: list[str] | str | None = None
+    dry_penalty_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    # Ours: once the same 1 to 64 tokens have come so many times in a row, the answer ends, for "length".
+    repetition_guard: Annotated[int, Field(ge=2, le=1000)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -141,8 +154,6 @@ class ChatCompletionRequest(WireModel):
     web_search_options: Unsupported = None
     verbosity: Annotated[str | None, refused_unless("medium")] = None
     timeout: Unsupported = None
-    xtc_probability: Annotated[Any, refused_unless(0, 0.0)] = None
-    xtc_threshold: Annotated[Any, refused_unless(0, 0.0)] = None
 
 
 class PromptTokensDetails(BaseModel):

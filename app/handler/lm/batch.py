@@ -26,7 +26,6 @@ class BatchRow:
     id: int
     last_token: int
     sampler: RowSampler
-    is_back: bool = False
     top_logprobs: int | None = None
     grammar: Grammar | None = None
 
@@ -44,7 +43,7 @@ class DecodeBatch:
     """Decodes its rows in step. Owned by the worker's main thread.
 
     The step is pipelined: the forward pass over the newest tokens is started before they are read, so that the device
-    works while text is made of them. Where there are grammars, they are advanced while it runs.
+    works while text is made of them. Where there are grammars or DRY, they take the newest tokens while it runs.
     """
 
     def __init__(self, model: nn.Module, eos_tokens: frozenset[int] = frozenset()) -> None:
@@ -72,6 +71,9 @@ class DecodeBatch:
         fed = mx.array([row.last_token for row in rows], dtype=mx.uint32)
         self._tokens = fed if self._tokens is None else mx.concatenate([self._tokens, fed])
         self._is_first += [True] * len(rows)
+        for row in rows:
+            # A row that was in a batch before left it with a token drawn that nobody has seen.
+            row.sampler.step_back()
         self._sampler = None
 
     def remove(self, ids: set[int]) -> None:
@@ -107,7 +109,7 @@ class DecodeBatch:
             return []
         pending = self._logprobs
         logits = self._model(tokens[:, None], cache=self._cache.layers)[:, -1, :]
-        if any(row.grammar is not None for row in self._rows):
+        if any(row.grammar is not None or row.sampler.reads_tokens for row in self._rows):
             mx.async_eval(logits)
             given = self._read(tokens, was_first, pending)
             self._sample(self._constrained(logits, given), logits, tokens, was_first)
@@ -119,10 +121,9 @@ class DecodeBatch:
 
     def _sample(self, masked: mx.array, logits: mx.array, tokens: mx.array, was_first: list[bool]) -> None:
         """Start computing the next tokens, from the logits that the grammars have masked."""
-        is_prompt = [first and not row.is_back for row, first in zip(self._rows, was_first, strict=True)]
         if self._sampler is None:
             self._sampler = BatchSampler([row.sampler for row in self._rows])
-        self._tokens = self._sampler(masked, tokens, is_prompt).astype(mx.uint32)
+        self._tokens = self._sampler(masked, tokens, was_first).astype(mx.uint32)
         asked = {row.id: (i, row.top_logprobs) for i, row in enumerate(self._rows) if row.top_logprobs is not None}
         self._logprobs = PendingLogprobs(logits, self._tokens, asked) if asked else None
         mx.async_eval(self._tokens, *(self._logprobs.arrays if self._logprobs is not None else []))
@@ -134,6 +135,8 @@ class DecodeBatch:
         given: list[StepToken] = []
         for row, value, first in zip(self._rows, values, was_first, strict=True):
             token: int | None = value
+            if not first:
+                row.sampler.penalties.note(value)
             if row.grammar is not None and not first and value not in self._eos_tokens:
                 try:
                     row.grammar.advance(value)

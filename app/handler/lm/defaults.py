@@ -9,7 +9,7 @@ from loguru import logger
 
 from app.core.requests import Sampling
 from app.errors import InvalidRequest
-from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.parameters import Dry, SamplingParameters
 from app.settings import ModelSpec
 
 _MAX_TOKENS = 4096
@@ -47,6 +47,10 @@ class GenerationDefaults:
             frequency_penalty=_given(asked.frequency_penalty, own.frequency_penalty),
             logit_bias=tuple(bias.items()),
             seed=asked.seed if asked.seed is not None else own.seed,
+            typical_p=_given(asked.typical_p, own.typical_p),
+            xtc_probability=_given(asked.xtc_probability, own.xtc_probability),
+            xtc_threshold=_given(asked.xtc_threshold, own.xtc_threshold),
+            dry=_dry(asked),
         )
 
 
@@ -67,6 +71,20 @@ def generation_defaults(spec: ModelSpec, folder: Path) -> GenerationDefaults:
     )
     return GenerationDefaults(
         _given(spec.default_max_tokens, int(file.number("max_new_tokens", _MAX_TOKENS, 1, _MOST))), sampling
+    )
+
+
+def _dry(asked: Sampling) -> Dry | None:
+    # As llama.cpp has it, a look at no tokens is no penalty.
+    if not asked.dry_multiplier or asked.dry_penalty_last_n == 0:
+        return None
+    usual = Dry(asked.dry_multiplier)
+    return Dry(
+        multiplier=asked.dry_multiplier,
+        base=_given(asked.dry_base, usual.base),
+        allowed_length=_given(asked.dry_allowed_length, usual.allowed_length),
+        breakers=usual.breakers if asked.dry_sequence_breakers is None else asked.dry_sequence_breakers,
+        last_n=_given(asked.dry_penalty_last_n, usual.last_n),
     )
 
 

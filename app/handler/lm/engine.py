@@ -103,14 +103,15 @@ class Engine:
 
     def _new_row(self, request_id: int, choice: int, asked: PreparedGeneration) -> Row:
         self._num_rows += 1
+        detokenizer = self._parts.new_detokenizer()
         return Row(
             id=self._num_rows,
             request_id=request_id,
             choice=choice,
             asked=asked,
-            detokenizer=self._parts.new_detokenizer(),
+            detokenizer=detokenizer,
             stops=StopMatcher(asked.stop),
-            sampler=RowSampler(asked.sampling, asked.prompt, choice),
+            sampler=RowSampler(asked.sampling, asked.prompt, choice, detokenizer.bytes_of),
             grammar=asked.grammar.copy() if asked.grammar is not None else None,
         )
 
@@ -260,7 +261,6 @@ def _batch_row(prompt: Prompt, row: Row) -> BatchRow:
         id=row.id,
         last_token=prompt.tokens[-1],
         sampler=row.sampler,
-        is_back=bool(row.generated),
         top_logprobs=row.asked.top_logprobs,
         grammar=row.grammar,
     )

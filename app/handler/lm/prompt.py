@@ -1,6 +1,6 @@
 """A conversation to prompt tokens: chat template, tokenizer, context check. Runs in the prepare thread."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -10,7 +10,7 @@ from app.errors import ContextLengthExceeded, InvalidRequest
 from app.handler.context import num_tokens_at_least
 from app.handler.lm.defaults import GenerationDefaults
 from app.handler.lm.grammar import Grammar, GrammarCompiler
-from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.parameters import SamplingParameters
 
 # Arguments of the tokenizer's own method: a client may not reach them through chat_template_kwargs.
 _RESERVED_ARGUMENTS = frozenset(
@@ -49,6 +49,7 @@ class PreparedGeneration:
     cache_namespace: str = ""
     # Where messages end, in tokens: a cache that cannot be cut is worth keeping there.
     message_ends: tuple[int, ...] = ()
+    repetition_guard: int | None = None
 
 
 class PromptBuilder:
@@ -66,6 +67,8 @@ class PromptBuilder:
         self._context_length = context_length
         self._defaults = defaults
         self._vocabulary_size = max(tokenizer.get_vocab().values()) + 1
+        # The tokens that end an answer or a line, as mlx_lm has it.
+        self._xtc_spared = (*tokenizer.eos_token_ids, *self._encode("\n")[-1:])
 
     def prepare(self, request: GenerationRequest) -> PreparedGeneration:
         """Errors: InvalidRequest, ContextLengthExceeded."""
@@ -73,16 +76,22 @@ class PromptBuilder:
         room = self._context_length - len(prompt)
         if room < 1:
             raise self._too_long(str(len(prompt)))
+        sampling = self._defaults.resolve(request.sampling, self._vocabulary_size)
+        if sampling.xtc_probability:
+            sampling = replace(sampling, xtc_spared=self._xtc_spared)
+        max_tokens = min(request.max_tokens or self._defaults.max_tokens, room)
+        asked = request.output_format
         return PreparedGeneration(
             prompt=prompt,
-            max_tokens=min(request.max_tokens or self._defaults.max_tokens, room),
-            sampling=self._defaults.resolve(request.sampling, self._vocabulary_size),
+            max_tokens=max_tokens,
+            sampling=sampling,
             stop=request.stop,
             num_choices=request.num_choices,
             top_logprobs=request.top_logprobs,
-            grammar=self._grammars.compile(request.output_format) if request.output_format is not None else None,
+            grammar=self._grammars.compile(asked, max_tokens) if asked is not None else None,
             cache_namespace=request.cache_namespace,
             message_ends=self._message_ends(prompt),
+            repetition_guard=request.repetition_guard,
         )
 
     def _render(self, messages: list[Message], arguments: dict[str, object]) -> str:

@@ -8,6 +8,7 @@ from app.handler.lm.detokenizer import Detokenizer
 from app.handler.lm.grammar import Grammar
 from app.handler.lm.logprobs import StepLogprobs
 from app.handler.lm.prompt import PreparedGeneration
+from app.handler.lm.repetition import RepetitionGuard
 from app.handler.lm.sampling import RowSampler
 from app.text.stops import StopMatcher
 
@@ -28,6 +29,12 @@ class Row:
     has_ended: bool = False
     # Tokens whose text is not out yet.
     _held_logprobs: list[TokenLogprob] = field(default_factory=list)
+    _has_told: bool = False
+    _guard: RepetitionGuard | None = None
+
+    def __post_init__(self) -> None:
+        if self.asked.repetition_guard is not None:
+            self._guard = RepetitionGuard(self.asked.repetition_guard)
 
     def take(self, token: int, logprobs: StepLogprobs | None, *, is_eos: bool) -> list[TextDelta | ChoiceEnded]:
         """The events of a token: the text that it made certain, and the row's end if it was the last."""
@@ -36,13 +43,18 @@ class Row:
         if logprobs is not None and not is_eos:
             self._held_logprobs.append(self._named(token, logprobs))
         is_last = is_eos or len(self.generated) >= self.asked.max_tokens
+        if self._guard is not None and self._guard.push(token):
+            is_last = True
         if is_last and self.stops.matched is None:
             text += self.stops.push(self.detokenizer.finish())
             text += self.stops.finish()
         ended = is_last or self.stops.matched is not None
         events: list[TextDelta | ChoiceEnded] = []
         released = self._released(text, ended=ended)
-        if text or released:
+        # An answer without text that was asked for log-probabilities has an empty list of them.
+        is_empty = ended and released is not None and not self._has_told
+        if text or released or is_empty:
+            self._has_told = True
             events.append(TextDelta(text, self.choice, released))
         if ended:
             stop = self.stops.matched

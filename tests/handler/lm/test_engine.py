@@ -171,6 +171,18 @@ class TestPrefill:
         for one, next_one in itertools.pairwise(chunks):
             assert any(name == "0 TextDelta" for name in order[one:next_one])
 
+    def test_what_is_half_done_is_not_begun_anew_for_a_short_one(self, llama: Loaded) -> None:
+        test = bench(llama, cache_bytes=0)
+        test.add(0, [7] * 42, 3)
+        test.engine.turn()
+        assert test.log.events[0] == [Started(42), PrefillProgress(32, 42)]
+        # Fewer tokens than the first has left: it goes first.
+        test.add(1, [8] * 6, 3)
+        test.run()
+        progress = [event for event in test.log.events[0] if isinstance(event, PrefillProgress)]
+        assert progress == [PrefillProgress(32, 42), PrefillProgress(41, 42)]
+        assert test.log.completion(1).text == test.reference([8] * 6, 3)
+
     def test_progress_counts_all_but_the_last_token(self, llama: Loaded) -> None:
         test = bench(llama)
         test.add(0, [7] * 80, 1)

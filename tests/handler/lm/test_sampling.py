@@ -8,29 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from app.handler.lm.sampling import BatchSampler, RowSampler, SamplingParameters
-
-Floats = npt.NDArray[np.float32]
-
-GREEDY = SamplingParameters(temperature=0.0)
-PLAIN = SamplingParameters(temperature=1.0)
-VOCABULARY = 50
-
-
-def batch(*asked: SamplingParameters, prompt: list[int] | None = None) -> BatchSampler:
-    return BatchSampler([RowSampler(one, prompt or []) for one in asked])
-
-
-def draw(sampler: BatchSampler, logits: Floats | mx.array, fed: list[int] | None = None) -> list[int]:
-    """One step; `fed` are the tokens generated before it, None where the rows are at their prompt's last token."""
-    rows = logits.shape[0]
-    tokens = mx.array(fed or [0] * rows, dtype=mx.uint32)
-    chosen: list[int] = sampler(mx.array(logits), tokens, [fed is None] * rows).tolist()  # type: ignore[assignment]
-    return chosen
-
-
-def random_logits(rows: int, vocabulary: int = VOCABULARY, seed: int = 0) -> Floats:
-    return np.random.default_rng(seed).normal(scale=2.0, size=(rows, vocabulary)).astype(np.float32)
+from app.handler.lm.parameters import SamplingParameters
+from app.handler.lm.sampling import BatchSampler, RowSampler
+from tests.fixtures.sampler_bench import GREEDY, PLAIN, VOCABULARY, Floats, batch, draw, kept_set, random_logits
 
 
 def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -110,7 +90,7 @@ class TestDistribution:
     def test_the_largest_random_number_still_finds_a_token(self, vocabulary: int) -> None:
         row = RowSampler(PLAIN, [])
         row._random = Fixed(1.0 - 2.0**-53)
-        assert 0.999999 < row.uniform() < 1.0
+        assert row.next_numbers().bits == 2**32 - 1
         logits = np.zeros((1, vocabulary), np.float32)
         logits[0, vocabulary // 2 :] = -np.inf
         assert 0 < draw(BatchSampler([row]), logits)[0] < vocabulary // 2
@@ -153,11 +133,6 @@ def expected_set(logits: Floats, asked: SamplingParameters) -> tuple[set[int], f
     return set(kept[ratio >= asked.min_p].tolist()), float(min((m.min() for m in margins if m.size), default=1.0))
 
 
-def kept_set(sampler: BatchSampler, logits: Floats, temperature: float) -> list[set[int]]:
-    left = np.array(sampler._filtered(mx.softmax(mx.array(logits) / temperature, axis=-1)))
-    return [set(np.flatnonzero(row).tolist()) for row in left]
-
-
 class TestLimits:
     @settings(max_examples=300, deadline=None, derandomize=True, database=None)
     @given(
@@ -179,22 +154,22 @@ class TestLimits:
         wild = SamplingParameters(temperature, top_p=0.3, top_k=2, min_p=0.2)
         for others in ([], [PLAIN], [wild], [wild, PLAIN, GREEDY]):
             sampler = batch(asked, *others)
-            assert kept_set(sampler, np.repeat(logits[None], 1 + len(others), axis=0), temperature)[0] == expected
+            assert kept_set(sampler, np.repeat(logits[None], 1 + len(others), axis=0))[0] == expected
 
     def test_a_share_that_is_reached_exactly_is_enough(self) -> None:
         even = np.zeros((1, 4), np.float32)
-        assert kept_set(batch(replace(PLAIN, top_p=0.5)), even, 1.0) == [{0, 1}]
-        assert kept_set(batch(replace(PLAIN, top_p=0.75, top_k=2)), even, 1.0) == [{0, 1}]
-        assert kept_set(batch(replace(PLAIN, top_p=0.5, top_k=2)), even, 1.0) == [{0}]
+        assert kept_set(batch(replace(PLAIN, top_p=0.5)), even) == [{0, 1}]
+        assert kept_set(batch(replace(PLAIN, top_p=0.75, top_k=2)), even) == [{0, 1}]
+        assert kept_set(batch(replace(PLAIN, top_p=0.5, top_k=2)), even) == [{0}]
 
     def test_k_larger_than_the_vocabulary_is_no_limit(self) -> None:
         logits = random_logits(1)
-        assert kept_set(batch(replace(PLAIN, top_k=10**6)), logits, 1.0) == [set(range(VOCABULARY))]
+        assert kept_set(batch(replace(PLAIN, top_k=10**6)), logits) == [set(range(VOCABULARY))]
 
     def test_top_p_of_one_keeps_the_unlikeliest_token_beside_a_row_with_a_limit(self) -> None:
         logits = random_logits(2, 20_000)
         sampler = batch(PLAIN, replace(PLAIN, top_p=0.5))
-        assert len(kept_set(sampler, logits, 1.0)[0]) == 20_000
+        assert len(kept_set(sampler, logits)[0]) == 20_000
 
     def test_a_token_that_is_impossible_stays_so(self) -> None:
         logits = np.full((200, VOCABULARY), -np.inf, np.float32)
@@ -204,100 +179,66 @@ class TestLimits:
             assert set(chosen) == {3, 40}
 
 
-class TestPenalties:
-    """Against the definitions, token by token: OpenAI's for presence and frequency, Hugging Face's for repetition."""
+class TestTypical:
+    def test_the_likeliest_token_of_many_is_not_typical(self) -> None:
+        logits = np.log(np.array([[0.4, *[0.02] * 30]], dtype=np.float32))
+        assert kept_set(batch(replace(PLAIN, typical_p=0.5)), logits) == [set(range(1, 26))]
+        assert kept_set(batch(replace(PLAIN, typical_p=1.0)), logits) == [set(range(31))]
 
-    ASKED = (
-        replace(GREEDY, presence_penalty=1.5),
-        replace(GREEDY, frequency_penalty=0.7),
-        replace(GREEDY, presence_penalty=-0.5, frequency_penalty=-0.4),
-        replace(GREEDY, repetition_penalty=1.6),
-        replace(GREEDY, repetition_penalty=0.7),
-        replace(GREEDY, presence_penalty=0.4, frequency_penalty=0.3, repetition_penalty=1.2),
-        replace(GREEDY, logit_bias=((3, 4.0), (7, -100.0), (9, 2.5))),
-        replace(GREEDY, logit_bias=((3, 1.0),), presence_penalty=1.0, repetition_penalty=1.3),
-    )
-    PROMPT: tuple[int, ...] = (1, 2, 3, 3, 45, 49)
+    @pytest.mark.parametrize("top_k", [3, 300])
+    def test_takes_what_the_other_limits_have_left_for_the_whole(self, top_k: int) -> None:
+        logits = np.log(np.array([[0.3, 0.15, 0.1, 0.05, *[0.01] * 40]], dtype=np.float32))
+        # Of 0.3, 0.15 and 0.1 the second is closest to what is to be expected.
+        asked = replace(PLAIN, top_k=top_k, top_p=1.0 if top_k == 3 else 0.55, typical_p=0.01)
+        assert kept_set(batch(asked), logits) == [{1}]
 
-    @staticmethod
-    def penalised(logits: Floats, asked: SamplingParameters, prompt: list[int], generated: list[int]) -> Floats:
-        result = logits.astype(np.float32).copy()
-        for token in {*prompt, *generated}:
-            penalty = asked.repetition_penalty
-            result[token] = result[token] / penalty if result[token] > 0 else result[token] * penalty
-        for token in set(generated):
-            result[token] -= asked.frequency_penalty * generated.count(token) + asked.presence_penalty
-        for token, bias in asked.logit_bias:
-            result[token] += bias
-        return result
 
-    @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
-    @pytest.mark.parametrize("extra", [(), (GREEDY,), (PLAIN, GREEDY)], ids=["alone", "greedy", "mixed"])
-    def test_twelve_steps(self, extra: tuple[SamplingParameters, ...], dtype: mx.Dtype) -> None:
-        prompt = list(self.PROMPT)
-        rows = [*extra, *self.ASKED]
-        sampler = batch(*rows, prompt=prompt)
-        generated: list[list[int]] = [[] for _ in rows]
-        fed = None
-        for step in range(12):
-            # Close together, so that penalties decide.
-            logits = mx.array(random_logits(len(rows), seed=step // 4) * 0.5).astype(dtype)
-            fed = draw(sampler, logits, fed)
-            wide = np.array(logits.astype(mx.float32))
-            for index in range(len(extra), len(rows)):
-                expected = self.penalised(wide[index], rows[index], prompt, generated[index])
-                assert fed[index] == int(np.argmax(expected)), (step, rows[index])
-                generated[index].append(fed[index])
-        assert sum(len(set(row)) > 1 for row in generated[len(extra) :]) > len(self.ASKED) // 2
+class TestXtc:
+    LOGITS = np.log(np.array([[0.4, 0.05, 0.3, 0.15, 0.1]], dtype=np.float32))
 
-    @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
-    def test_adjusted_logits_are_the_definitions_to_the_last_digits(self, dtype: mx.Dtype) -> None:
-        """In float32 whatever the model computes in: a bias of 0.001 counts, too."""
-        given_logits = mx.array(random_logits(1)).astype(dtype)
-        logits = np.array(given_logits.astype(mx.float32))
-        for asked in self.ASKED:
-            row = RowSampler(asked, list(self.PROMPT))
-            generated: list[int] = []
-            for token in (5, 3, 5, 45, 5):
-                row.adjust(mx.array([generated[-1]]) if generated else None, given_logits)
-                generated.append(token)
-            result = np.array(row.adjust(mx.array([generated[-1]]), given_logits))[0]
-            expected = self.penalised(logits[0], asked, list(self.PROMPT), generated)
-            np.testing.assert_allclose(result, expected, atol=1e-5)
+    def drawn(self, asked: SamplingParameters, count: int = 400) -> list[int]:
+        rows = (replace(asked, seed=seed) for seed in range(count))
+        return draw(batch(*rows), np.repeat(self.LOGITS, count, axis=0))
 
-    def test_the_prompts_last_token_is_not_counted_as_generated(self) -> None:
-        logits = np.zeros((1, 4), np.float32)
-        logits[0, 2] = 0.5
-        sampler = batch(replace(GREEDY, presence_penalty=2.0), prompt=[2])
-        tokens = mx.array([2], dtype=mx.uint32)
-        assert sampler(mx.array(logits), tokens, [True]).tolist() == [2]
-        assert sampler(mx.array(logits), tokens, [False]).tolist() == [0]
+    @pytest.mark.parametrize("top_k", [0, 5])
+    def test_always_and_never(self, top_k: int) -> None:
+        asked = replace(PLAIN, top_k=top_k, xtc_threshold=0.12)
+        assert set(self.drawn(replace(asked, xtc_probability=1.0))) == {1, 3, 4}
+        assert set(self.drawn(replace(asked, xtc_probability=0.0))) == {0, 1, 2, 3, 4}
+        assert self.drawn(asked) == self.drawn(replace(asked, xtc_probability=1e-12))
 
-    def test_a_bias_can_ban_and_force_while_sampling(self) -> None:
-        logits = random_logits(100)
-        banned = tuple((token, -100.0) for token in range(10, VOCABULARY))
-        chosen = draw(batch(*(replace(PLAIN, logit_bias=banned, seed=seed) for seed in range(100))), logits)
-        assert max(chosen) < 10
-        chosen = draw(batch(*(replace(PLAIN, logit_bias=((17, 100.0),), seed=seed) for seed in range(100))), logits)
-        assert set(chosen) == {17}
+    @pytest.mark.parametrize("top_k", [0, 5])
+    def test_the_tokens_that_are_spared(self, top_k: int) -> None:
+        asked = replace(PLAIN, top_k=top_k, xtc_threshold=0.12, xtc_probability=1.0)
+        assert set(self.drawn(replace(asked, xtc_spared=(0, 4000)))) == {0, 1, 3, 4}
 
-    def test_prompt_tokens_outside_of_the_models_vocabulary(self) -> None:
-        sampler = batch(replace(GREEDY, repetition_penalty=2.0, logit_bias=((4000, 5.0),)), prompt=[4000, 5000])
-        logits = random_logits(1)
-        assert draw(sampler, logits) == [int(np.argmax(logits))]
+    def test_in_so_many_cases_as_it_says(self) -> None:
+        chosen = self.drawn(replace(PLAIN, xtc_threshold=0.12, xtc_probability=0.5), 4000)
+        # The likeliest two have 0.7 where it does not apply. Ten standard deviations.
+        assert abs(sum(token in (0, 2) for token in chosen) - 1400) < 300
 
-    @pytest.mark.parametrize("asked", ASKED)
-    def test_memory_stays_flat_over_a_long_row(self, asked: SamplingParameters) -> None:
-        vocabulary = 20_000
-        sampler = batch(asked, prompt=[1])
-        logits = mx.array(random_logits(1, vocabulary))
-        tokens = sampler(logits, mx.array([0], dtype=mx.uint32), [True])
-        before = 0
-        for step in range(60):
-            tokens = sampler(logits, tokens, [False])
-            mx.eval(tokens)
-            before = mx.get_active_memory() if step == 9 else before
-        assert mx.get_active_memory() - before < 4 * 4 * vocabulary
+    def test_of_what_the_other_limits_have_left(self) -> None:
+        # 0.4, 0.3 and 0.15 of 0.85.
+        asked = replace(PLAIN, top_k=3, xtc_probability=1.0)
+        assert set(self.drawn(replace(asked, xtc_threshold=0.16))) == {3}
+        assert set(self.drawn(replace(asked, xtc_threshold=0.2))) == {2, 3}
+
+    def test_a_greedy_row_has_none(self) -> None:
+        assert set(self.drawn(replace(GREEDY, xtc_probability=1.0, xtc_threshold=0.12))) == {0}
+
+    def test_a_row_that_joins_again_draws_with_the_same_numbers(self) -> None:
+        row = RowSampler(replace(PLAIN, seed=4, xtc_probability=0.5), [])
+        other = RowSampler(replace(PLAIN, seed=4, xtc_probability=0.5), [])
+        row.step_back()
+        seen = []
+        for step in range(50):
+            numbers = row.next_numbers()
+            assert numbers == other.next_numbers()
+            seen.append(numbers.does_xtc)
+            if step % 3 == 0:
+                row.step_back()
+                assert row.next_numbers() == numbers
+        assert 5 < sum(seen) < 45
 
 
 class TestSeeds:
@@ -312,22 +253,27 @@ class TestSeeds:
         replace(PLAIN, presence_penalty=1.0),
         replace(PLAIN, repetition_penalty=1.3, top_p=0.8),
         replace(PLAIN, logit_bias=((4, 3.0),)),
+        replace(PLAIN, typical_p=0.6),
+        replace(PLAIN, top_k=30, typical_p=0.8, xtc_probability=0.5, xtc_threshold=0.05, xtc_spared=(3,)),
+        replace(PLAIN, top_p=0.9, xtc_probability=0.9, xtc_threshold=0.02),
+        replace(PLAIN, top_k=200, top_p=0.9),
+        replace(PLAIN, presence_penalty=0.5, typical_p=0.9, xtc_probability=0.5),
     )
     NUM_STEPS = 12
 
-    def alone(self, asked: SamplingParameters, logits: list[Floats]) -> list[int]:
+    def alone(self, asked: SamplingParameters, logits: list[Floats] | list[mx.array]) -> list[int]:
         sampler = batch(asked, prompt=[1, 2])
         generated: list[int] = []
         for step in logits:
             generated += draw(sampler, step, generated[-1:] or None)
         return generated
 
-    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize(("seed", "vocabulary"), [*((seed, VOCABULARY) for seed in range(6)), (6, 5000), (7, 5000)])
     @pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
-    def test_a_seeded_row_is_the_same_in_any_company(self, seed: int, dtype: mx.Dtype) -> None:
+    def test_a_seeded_row_is_the_same_in_any_company(self, seed: int, vocabulary: int, dtype: mx.Dtype) -> None:
         """Neighbours of every kind come and go at any step."""
         company = random.Random(seed)
-        logits = [random_logits(1, seed=100 * seed + step) for step in range(self.NUM_STEPS)]
+        logits = [random_logits(1, vocabulary, seed=100 * seed + step) for step in range(self.NUM_STEPS)]
         for asked in self.CHOICES:
             own = replace(asked, seed=seed)
             row = RowSampler(own, [1, 2])
@@ -336,12 +282,11 @@ class TestSeeds:
                 others = [RowSampler(company.choice(self.CHOICES), [3]) for _ in range(company.randint(0, 4))]
                 place = company.randint(0, len(others))
                 sampler = BatchSampler([*others[:place], row, *others[place:]])
-                rows = random_logits(1 + len(others), seed=company.randrange(1000))
+                rows = random_logits(1 + len(others), vocabulary, seed=company.randrange(1000))
                 rows[place] = step
                 fed = [generated[-1]] * len(rows) if generated else None
                 generated.append(draw(sampler, mx.array(rows).astype(dtype), fed)[place])
-            own_logits = [np.array(mx.array(step).astype(dtype).astype(mx.float32)) for step in logits]
-            assert generated == self.alone(own, own_logits)
+            assert generated == self.alone(own, [mx.array(step).astype(dtype) for step in logits])
 
     def test_other_seeds_say_other_things(self) -> None:
         logits = [random_logits(1, seed=step) for step in range(self.NUM_STEPS)]

@@ -163,6 +163,16 @@ def test_logprobs_are_the_models_own(llama: Loaded) -> None:
     assert test.log.completion(0).choice.logprobs is None
 
 
+def test_an_answer_without_text_has_no_logprobs_but_a_list_of_them(llama: Loaded) -> None:
+    prompt = tokens_of(1, 40)
+    stop = llama.decode(llama.greedy(prompt, 1))
+    test = bench(llama)
+    ask(test, 0, prompt, top_logprobs=1, stop=(stop,))
+    test.run()
+    choice = test.log.completion(0).choice
+    assert (choice.text, choice.logprobs) == ("", [])
+
+
 def test_logprobs_end_where_a_stop_string_begins(llama: Loaded) -> None:
     prompt = tokens_of(1, 40)
     text = llama.decode(llama.greedy(prompt, 12))

@@ -1,0 +1,182 @@
+"""Requests of every kind in one engine, at random times: each says what it says alone, and none leaves anything."""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from app.core.events import Choice, Completion
+from app.handler.lm.grammar import GrammarCompiler
+from app.handler.lm.kv_budget import KvBudget
+from app.handler.lm.parameters import Dry, SamplingParameters
+from app.handler.lm.prompt import PreparedGeneration
+from tests.fixtures.choosing import schema_format
+from tests.fixtures.driving import check_order
+from tests.fixtures.engine_bench import Bench, bench
+from tests.fixtures.json_schemas import record
+from tests.fixtures.tiny_lm import VOCABULARY_SIZE, Loaded, load_folder
+
+EOS = frozenset({2})
+MIXTURES_PER_ENGINE = 10
+NUM_KINDS = 52
+SCHEMA = record(color={"enum": ["red", "green"]}, ok={"type": "boolean"})
+BAN = tuple((token, -100.0) for token in range(500, VOCABULARY_SIZE))
+SAMPLINGS = (
+    SamplingParameters(0.0),
+    SamplingParameters(1.0),
+    SamplingParameters(0.7, top_p=0.95),
+    SamplingParameters(1.0, top_k=20, min_p=0.01),
+    SamplingParameters(1.0, top_k=300, top_p=0.9),
+    SamplingParameters(1.3, typical_p=0.8),
+    SamplingParameters(1.0, top_p=0.9, xtc_probability=0.5, xtc_threshold=0.05, xtc_spared=(2,)),
+    SamplingParameters(0.0, presence_penalty=1.0, frequency_penalty=0.5),
+    SamplingParameters(1.0, repetition_penalty=1.5),
+    SamplingParameters(0.0, repetition_penalty=1.3, logit_bias=((40, 5.0),)),
+    SamplingParameters(1.0, logit_bias=BAN),
+    SamplingParameters(0.0, dry=Dry(5.0, allowed_length=1)),
+    SamplingParameters(1.0, top_k=40, dry=Dry(2.0, breakers=("a",))),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A request that comes again and again, and what it says alone."""
+
+    asked: PreparedGeneration
+    alone: Completion
+
+    @property
+    def is_certain(self) -> bool:
+        return self.asked.sampling.is_greedy or self.asked.sampling.seed is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    loaded: Loaded
+    kinds: list[Kind]
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3", "lfm2"])
+def pool(request: pytest.FixtureRequest, model_folder: Callable[[str], Path]) -> Pool:
+    loaded = load_folder(model_folder(request.param))
+    draw = random.Random(request.param)
+    compiler = GrammarCompiler(loaded.tokenizer._tokenizer, VOCABULARY_SIZE, EOS)
+    return Pool(loaded, [kind(loaded, compiler, number, draw) for number in range(NUM_KINDS)])
+
+
+def kind(loaded: Loaded, compiler: GrammarCompiler, number: int, draw: random.Random) -> Kind:
+    # Some begin alike.
+    start = random.Random(draw.randrange(3)).choices(range(3, 300), k=draw.choice([0, 20, 70]))
+    prompt = start + draw.choices(range(3, 300), k=draw.randint(1, 12))
+    sampling = replace(SAMPLINGS[number % len(SAMPLINGS)], seed=draw.choice([None, 1, 2**40]))
+    asked = PreparedGeneration(
+        prompt,
+        draw.choice([1, 2, 5, 12, 25, 120]),
+        sampling,
+        stop=draw.choice([(), (), ("a",), ("or", "the", "e")]),
+        num_choices=draw.choice([1, 1, 1, 3]),
+        top_logprobs=draw.choice([None, None, None, 0, 3]),
+        cache_namespace=draw.choice(["", "", "other"]),
+        repetition_guard=draw.choice([None, None, 3]),
+    )
+    if draw.random() < 0.25:
+        grammar = compiler.compile(schema_format(SCHEMA), 40)
+        asked = replace(asked, max_tokens=40, stop=(), repetition_guard=None, grammar=grammar)
+    test = bench(loaded, EOS, cache_bytes=0)
+    test.add_asking(0, asked)
+    test.run()
+    return Kind(asked, test.log.whole(0))
+
+
+def check(test: Bench, request_id: int, kind: Kind, *, was_cancelled: bool) -> None:
+    if was_cancelled:
+        assert not test.log.is_over(request_id)
+        told = test.log.text(request_id)
+        if kind.is_certain and kind.asked.num_choices == 1:
+            assert kind.alone.choices[0].text.startswith(told)
+        return
+    check_order(test.log.events[request_id])
+    whole = test.log.whole(request_id)
+    assert whole.usage.prompt_tokens == len(kind.asked.prompt)
+    assert len(whole.choices) == kind.asked.num_choices
+    for choice, alone in zip(whole.choices, kind.alone.choices, strict=True):
+        if kind.is_certain:
+            check_same(choice, alone)
+        check_possible(choice, kind.asked)
+    if kind.is_certain:
+        assert whole.usage.completion_tokens == kind.alone.usage.completion_tokens
+
+
+def check_same(choice: Choice, alone: Choice) -> None:
+    assert (choice.text, choice.reason, choice.stop_sequence) == (alone.text, alone.reason, alone.stop_sequence)
+    pairs = zip(choice.logprobs or [], alone.logprobs or [], strict=True)
+    for one, other in pairs:
+        assert one.token == other.token
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+        assert [top.logprob for top in one.top] == pytest.approx([top.logprob for top in other.top], abs=1e-3)
+
+
+def check_possible(choice: Choice, asked: PreparedGeneration) -> None:
+    """What holds of any answer, whatever was drawn."""
+    assert (choice.logprobs is None) == (asked.top_logprobs is None)
+    assert not any(stop in choice.text for stop in asked.stop)
+    assert choice.stop_sequence is None or choice.stop_sequence in asked.stop
+    if asked.grammar is not None:
+        assert choice.reason == "stop"
+        Draft202012Validator(SCHEMA).validate(json.loads(choice.text))
+    if choice.logprobs is not None and choice.stop_sequence is None:
+        assert b"".join(one.token for one in choice.logprobs).decode(errors="replace") == choice.text
+        assert all(len(one.top) == (asked.top_logprobs or 0) for one in choice.logprobs)
+
+
+def mix(test: Bench, kinds: list[Kind], first_id: int, draw: random.Random) -> int:
+    """Some requests from beginning to end; gives how many had to leave and come back."""
+    chosen = {first_id + place: kind for place, kind in enumerate(draw.choices(kinds, k=draw.randint(3, 8)))}
+    arrivals = {request_id: draw.randint(0, 12) for request_id in chosen}
+    cancels = {request_id: arrivals[request_id] + draw.randint(0, 15) for request_id in chosen if draw.random() < 0.25}
+    cancelled: set[int] = set()
+    came_back: set[int] = set()
+    turn, is_busy = 0, True
+    while turn <= max(arrivals.values()) or is_busy:
+        for request_id, kind in chosen.items():
+            if arrivals[request_id] == turn:
+                test.add_asking(request_id, kind.asked)
+            if cancels.get(request_id) == turn and not test.log.is_over(request_id):
+                test.engine.cancel(request_id)
+                cancelled.add(request_id)
+        is_busy = test.engine.turn()
+        came_back |= {prompt.request_id for prompt in test.engine._line if prompt.rows[0].generated}
+        turn += 1
+    # No row is left anywhere.
+    test.run()
+    assert not test.engine._requests
+    for request_id, kind in chosen.items():
+        check(test, request_id, kind, was_cancelled=request_id in cancelled)
+    return len(came_back)
+
+
+@pytest.mark.parametrize("seed", range(7))
+def test_each_says_what_it_says_alone(pool: Pool, seed: int) -> None:
+    draw = random.Random(seed)
+    budget = KvBudget.of(pool.loaded.model, 0)
+    # Every other engine has so little memory that rows have to leave and come back.
+    kv_bytes = 1 << 30 if seed % 2 else 4 * (budget.row_bytes + 120 * budget.token_bytes)
+    test = bench(pool.loaded, EOS, cache_bytes=draw.choice([0, 1 << 20, 1 << 30]), kv_bytes=kv_bytes)
+    num_back = sum(mix(test, pool.kinds, 100 * number, draw) for number in range(MIXTURES_PER_ENGINE))
+    assert (num_back > 0) == (seed % 2 == 0)
+
+
+def test_the_kinds_are_of_every_kind(pool: Pool) -> None:
+    """What is mixed is worth mixing."""
+    asked = [kind.asked for kind in pool.kinds]
+    assert sum(kind.is_certain for kind in pool.kinds) > NUM_KINDS // 2
+    assert {kind.alone.choices[0].reason for kind in pool.kinds} == {"stop", "length"}
+    assert any(choice.stop_sequence for kind in pool.kinds for choice in kind.alone.choices)
+    assert any(one.grammar and one.sampling.seed for one in asked)
+    assert any(one.grammar and one.top_logprobs for one in asked)
+    assert any(one.num_choices == 3 and one.sampling.dry for one in asked)
+    assert {one.sampling for one in asked if one.sampling.seed is None} <= set(SAMPLINGS)
