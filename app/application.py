@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 
 from app import __version__
-from app.api import chat, embeddings, health, index, models
+from app.api import cache, chat, embeddings, health, index, models
 from app.api.openai_errors import error_response
 from app.core.registry import Registry
 from app.errors import ServerError
@@ -23,7 +23,7 @@ from app.middleware.error_rendering import ErrorRenderingMiddleware
 from app.middleware.tracking import TrackingMiddleware
 from app.settings import Settings
 
-_ROUTERS = (chat, embeddings, models, health, index)
+_ROUTERS = (chat, embeddings, models, health, cache, index)
 
 
 def create_app(settings: Settings, registry: Registry) -> FastAPI:

@@ -1,4 +1,4 @@
-"""The command line: `mlx-openai-server launch`, with an option for every setting."""
+"""The command line: `mlx-openai-server launch`, with an option for every setting, and `bench`."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from app import __version__
+from app.bench.command import bench
 from app.settings import MODEL_KNOBS, SERVER_KNOBS, SettingsError, load_settings
 from app.settings.knobs import NOT_YET, TOPICS, Knob, flag_of, variable_of
 
@@ -103,6 +104,9 @@ def launch(ctx: click.Context, **values: object) -> None:
     from app.main import serve
 
     ctx.exit(serve(settings))
+
+
+cli.add_command(bench)
 
 
 def given_flags(values: Mapping[str, object]) -> dict[str, object]:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -50,7 +51,7 @@ class Worker:
         self._send_lock = threading.Lock()
         self._reader = frames.reader_of_worker()
         self._to_prepare: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._to_main: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._to_main: queue.SimpleQueue[Job | frames.Inspect | frames.Close] = queue.SimpleQueue()
         self._jobs: dict[int, Job] = {}
         self._events: list[tuple[int, Event]] = []
 
@@ -116,13 +117,36 @@ class Worker:
             os._exit(1)
         self._flush()
         if not is_busy:
-            self._take(handler, self._to_main.get())
+            self._take(handler, self._next(handler))
+
+    def _next(self, handler: AnyHandler) -> Job | frames.Inspect | frames.Close:
+        """Wait for something to do, and let the handler tidy up meanwhile."""
+        idle_since = time.monotonic()
+        while True:
+            pause_s = handler.rest(time.monotonic() - idle_since)
+            try:
+                return self._to_main.get(timeout=pause_s)
+            except queue.Empty:
+                continue
 
     def _take_jobs(self, handler: AnyHandler) -> None:
         while not self._to_main.empty():
             self._take(handler, self._to_main.get())
 
-    def _take(self, handler: AnyHandler, job: Job) -> None:
+    def _take(self, handler: AnyHandler, message: Job | frames.Inspect | frames.Close) -> None:
+        match message:
+            case Job():
+                self._take_job(handler, message)
+            case frames.Inspect(inspect_id, clears):
+                stats = handler.inspect()
+                if clears:
+                    handler.clear_caches()
+                self.send(frames.Inspected(inspect_id, stats))
+            case frames.Close():
+                handler.close()
+                os._exit(0)
+
+    def _take_job(self, handler: AnyHandler, job: Job) -> None:
         if job.is_cancelled:
             handler.cancel(job.id)
             return
@@ -165,6 +189,8 @@ class Worker:
                 if job := self._jobs.pop(request_id, None):
                     job.is_cancelled = True
                     self._to_main.put(job)
+            case frames.Inspect() | frames.Close():
+                self._to_main.put(message)
             case frames.Load():
                 raise frames.FrameError("Load was sent twice")
 

@@ -1,128 +1,100 @@
-"""`make bench`: the server against the library alone, in the same run, as ratios.
+"""`make bench`: our server against the library alone, in the same run, as ratios."""
 
-The two take turns on the same machine, round by round; a ratio is of the medians.
-"""
-
-import argparse
-import asyncio
-import json
 import os
-import re
-import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
+from typing import Any
 
-from app.core.machine import worker_environment
-from app.handler.source import resolve
-from bench.client import measure
+import click
 
-_TOPICS = (
-    *("a fox in the snow", "a ship at sea", "a clockmaker", "two brothers", "the first winter", "a lost letter"),
-    *("an old bridge", "a city of glass"),
+from app.bench.command import Failure, measuring, plan, run, say, show
+from app.bench.course import Course
+from app.bench.endpoint import endpoint
+from app.bench.plan import Plan
+from app.bench.report import Report
+from app.bench.server import Server, find_server
+from app.errors import ModelLoadError
+from bench.launched import disk_cache, has_disk_cache, launched
+from bench.library import LibraryProcess
+
+_SAMPLE = "smollm2-135m-instruct"
+
+
+@click.command()
+@click.option(
+    "--model-path", default=_SAMPLE, show_default=True, metavar="PATH", help="Folder, hub id or sample name of a model."
 )
+@click.option("--nano", is_flag=True, help="A random model that costs nothing, with that model's tokenizer.")
+@measuring
+def main(model_path: str, nano: bool, **values: Any) -> None:
+    """Start our server, measure it, and measure the library alone in the same run, taking turns.
+
+    Ratios of medians come first. See docs/benchmarks.md.
+    """
+    made, outputs = plan(values)
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        folder = _model_folder(model_path, nano, Path(directory))
+        name = f"{model_path} (nano)" if nano else model_path
+        show(run(_measure(folder, name, made, Path(directory))), outputs)
 
 
-def prompts(count: int) -> list[str]:
-    """Prompts of about the same length, no two alike, that the sample model answers at length."""
-    return [f"Write a long story about {_TOPICS[i % len(_TOPICS)]}, chapter {i + 1}." for i in range(count)]
+def _model_folder(model_path: str, nano: bool, directory: Path) -> Path:
+    # MLX is imported where a model is converted or written.
+    from app.handler.source import resolve
+    from app.settings import load_settings
 
-
-@contextmanager
-def server(model_path: str) -> Generator[int]:
-    """A running server of the model; gives its port."""
-    command = [sys.executable, "-m", "app.main", "--port", "0", "--model-path", model_path, "--max-concurrency", "64"]
-    # Every round asks the same: with a prefix cache the server would not compute what the library computes.
-    command += ["--prompt-cache-bytes", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    if process.stderr is None:
-        raise RuntimeError("no stderr")
+    cache_dir = load_settings({}, {}, directory).cache_dir
     try:
-        port = 0
-        for line in process.stderr:
-            if found := re.search(r"at http://127\.0\.0\.1:(\d+)", line):
-                port = int(found[1])
-            if ": ready in" in line:
-                break
-        with urlopen(f"http://127.0.0.1:{port}/health") as reply:
-            reply.read()
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+        folder = resolve(model_path, cache_dir, say).absolute()
+    except ModelLoadError as error:
+        raise Failure(str(error)) from None
+    if not nano:
+        return folder
+    from bench.nano import write_nano
+
+    return write_nano(directory / "nano", folder)
 
 
-class Raw:
-    """The library alone, in its process."""
+async def _measure(folder: Path, name: str, made: Plan, directory: Path) -> Report:
+    course = Course(made, say)
+    _note_load(course)
+    if set(made.parts) - {"prefix"}:
+        # Both sides compute every prompt: the chat template's own words would come out of the cache.
+        with LibraryProcess(folder) as library, launched(folder, directory, "--prompt-cache-bytes", "0") as url:
+            await course.run(await _server(url), library)
+    if "prefix" in made.parts:
+        await _measure_prefix(course, folder, directory)
+    return Report("our server, beside the library alone", name, made.num_rounds, course.figures, course.notes)
 
-    def __init__(self, folder: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.raw", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=worker_environment(os.environ),
+
+async def _measure_prefix(course: Course, folder: Path, directory: Path) -> None:
+    """The prefix cache, and where the server can keep it on disk, what a restart leaves of it."""
+    if not has_disk_cache():
+        course.note("Not measured: the prefix cache after a restart: the server has no --prompt-cache-dir.")
+        with launched(folder, directory) as url:
+            await course.prefix(await _server(url))
+        return
+    arguments = disk_cache(directory / "prompt-cache")
+    with launched(folder, directory, *arguments) as url:
+        server = await _server(url)
+        await course.prefix(server)
+        begun = await course.begin_conversations(server)
+    with launched(folder, directory, *arguments) as url:
+        await course.continue_conversations(await _server(url), begun)
+
+
+def _note_load(course: Course) -> None:
+    """Ratios bear a busy machine better than figures do, but none bears it well."""
+    load, num_cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > num_cores / 2:
+        course.note(
+            f"The machine was busy before: a load of {load:.1f} on {num_cores} cores. Expect other figures next time."
         )
 
-    def measure(self, texts: list[str], num_tokens: int) -> dict[str, float]:
-        """The same job as the server's."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("no pipes")
-        self._process.stdin.write(json.dumps({"prompts": texts, "num_tokens": num_tokens}) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
 
-    def close(self) -> None:
-        """End the process."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait()
-
-
-def main() -> None:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--model-path", default="smollm2-135m-instruct")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--num-tokens", type=int, default=48)
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as cache_dir:
-        folder = resolve(args.model_path, Path(cache_dir), print)
-        raw = Raw(folder)
-        try:
-            with server(str(folder)) as port:
-                rows = {n: compare(port, raw, n, args.num_tokens, args.rounds) for n in args.concurrency}
-        finally:
-            raw.close()
-    print(f"{'rows':>5} {'figure':>8} {'server':>9} {'library':>9} {'ratio':>6}")
-    for count, figures in rows.items():
-        for name in ("decode", "whole"):
-            ours, theirs = figures[name]
-            print(f"{count:5} {name:>8} {ours:9.1f} {theirs:9.1f} {ours / theirs:6.3f}")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
-
-
-def compare(port: int, raw: Raw, count: int, num_tokens: int, rounds: int) -> dict[str, tuple[float, float]]:
-    """Medians of (server, library), in tokens per second, after a round that does not count."""
-    ours: list[dict[str, float]] = []
-    theirs: list[dict[str, float]] = []
-    for _ in range(rounds + 1):
-        ours.append(asyncio.run(measure(port, prompts(count), num_tokens)))
-        theirs.append(raw.measure(prompts(count), num_tokens))
-    return {name: (_median(ours, name), _median(theirs, name)) for name in ("decode", "whole", "ttft")}
-
-
-def _median(rounds: list[dict[str, float]], name: str) -> float:
-    """Of a figure over the rounds, without the first."""
-    return statistics.median(one[name] for one in rounds[1:])
+async def _server(url: str) -> Server:
+    return await find_server(endpoint(url), None)
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="python -m bench")

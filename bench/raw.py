@@ -1,6 +1,7 @@
 """The library alone, in a process of its own: what the server's figures are divided by.
 
-`python -m bench.raw FOLDER` reads one JSON job per line and answers each with one JSON line.
+`python -m bench.raw FOLDER` reads one JSON job per line and answers each with one JSON line: when it started, and when
+each row's tokens came.
 """
 
 import json
@@ -15,33 +16,25 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from app.handler import device
 
 
-def single(model: nn.Module, tokenizer: TokenizerWrapper, prompt: list[int], num_tokens: int) -> dict[str, float]:
+def single(model: nn.Module, tokenizer: TokenizerWrapper, prompt: list[int], num_tokens: int) -> list[list[float]]:
     """One row through `stream_generate`."""
-    started = time.perf_counter()
-    times = [time.perf_counter() for _ in stream_generate(model, tokenizer, prompt, max_tokens=num_tokens)]
-    return _figures(started, times)
+    return [[time.perf_counter() for _ in stream_generate(model, tokenizer, prompt, max_tokens=num_tokens)]]
 
 
-def batch(model: nn.Module, prompts: list[list[int]], num_tokens: int) -> dict[str, float]:
+def batch(model: nn.Module, prompts: list[list[int]], num_tokens: list[int]) -> list[list[float]]:
     """All rows at once through `BatchGenerator`, as big as the batch may get."""
-    generator = BatchGenerator(model, completion_batch_size=64, prefill_batch_size=64)
-    started = time.perf_counter()
-    generator.insert(prompts, max_tokens=[num_tokens] * len(prompts))
-    times: list[float] = []
-    while len(times) < num_tokens * len(prompts):
+    most = max(64, len(prompts))
+    generator = BatchGenerator(model, completion_batch_size=most, prefill_batch_size=most)
+    rows: dict[int, list[float]] = {uid: [] for uid in generator.insert(prompts, max_tokens=num_tokens)}
+    left = sum(num_tokens)
+    while left:
         responses = generator.next_generated()
-        times += [time.perf_counter()] * len(responses)
+        now = time.perf_counter()
+        for response in responses:
+            rows[response.uid].append(now)
+        left -= len(responses)
     generator.close()
-    return _figures(started, times)
-
-
-def _figures(started: float, times: list[float]) -> dict[str, float]:
-    """Tokens per second from the first token on (decode) and from the start on (whole); TTFT in seconds."""
-    return {
-        "decode": (len(times) - 1) / (times[-1] - times[0]),
-        "whole": len(times) / (times[-1] - started),
-        "ttft": times[0] - started,
-    }
+    return list(rows.values())
 
 
 def main() -> None:
@@ -52,15 +45,16 @@ def main() -> None:
     tokenizer.eos_token_ids = []
     for line in sys.stdin:
         job = json.loads(line)
+        started = time.perf_counter()
         prompts = [
             tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)
-            for text in job["prompts"]
+            for text in job["texts"]
         ]
         if len(prompts) == 1:
-            figures = single(model, tokenizer, prompts[0], job["num_tokens"])
+            rows = single(model, tokenizer, prompts[0], job["num_tokens"][0])
         else:
-            figures = batch(model, prompts, job["num_tokens"])
-        print(json.dumps(figures), flush=True)
+            rows = batch(model, prompts, job["num_tokens"])
+        print(json.dumps({"started_s": started, "rows": rows}), flush=True)
 
 
 if __name__ == "__main__":

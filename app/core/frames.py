@@ -32,7 +32,18 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
     id: int
 
 
-ToWorker = Load | Submit | Cancel
+class Inspect(msgspec.Struct, frozen=True, array_like=True, tag="inspect"):
+    """Server to worker: say how the caches are, and empty them afterwards if `clears`. Answered between two turns."""
+
+    id: int
+    clears: bool = False
+
+
+class Close(msgspec.Struct, frozen=True, array_like=True, tag="close"):
+    """Server to worker, last: save what is to outlive the process, and exit."""
+
+
+ToWorker = Load | Submit | Cancel | Inspect | Close
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
@@ -43,6 +54,28 @@ class ModelInfo(msgspec.Struct, frozen=True):
     architecture: str
     load_s: float
     device: str
+
+
+class CacheStats(msgspec.Struct, frozen=True):
+    """The prefix cache of a model: counts since its worker started, and what it holds now.
+
+    A file may be written and not be there any more; loads are files read.
+    """
+
+    lookups: int = 0
+    hits: int = 0
+    looked_up_tokens: int = 0
+    hit_tokens: int = 0
+    evictions: int = 0
+    expired: int = 0
+    num_sequences: int = 0
+    num_bytes: int = 0
+    max_bytes: int = 0
+    disk_files: int = 0
+    disk_bytes: int = 0
+    disk_max_bytes: int = 0
+    disk_spills: int = 0
+    disk_loads: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
@@ -76,7 +109,14 @@ class LogLine(msgspec.Struct, frozen=True, array_like=True, tag="log"):
     message: str
 
 
-ToServer = Turn | Progress | Ready | LoadFailed | LogLine
+class Inspected(msgspec.Struct, frozen=True, array_like=True, tag="inspected"):
+    """Worker to server: the answer to the `Inspect` of this id, from before anything was emptied."""
+
+    id: int
+    caches: CacheStats
+
+
+ToServer = Turn | Progress | Ready | LoadFailed | LogLine | Inspected
 
 
 class FrameError(Exception):

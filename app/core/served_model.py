@@ -25,6 +25,8 @@ _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 30.0
 # A worker that ran this long has earned a fresh start of the back-off.
 _STABLE_S = 60.0
+# What a worker gets to write its caches to disk before it is ended.
+_SAVING_S = 10.0
 
 
 class ServedModel:
@@ -64,14 +66,26 @@ class ServedModel:
 
     async def close(self) -> None:
         """End the worker and wait until it is gone."""
+        was_ready = self.state == "ready"
         self.state = "stopped"
         self.admission.close()
         if self._supervisor is not None:
             if self._worker is not None:
+                if was_ready and self.spec.prompt_cache_dir is not None:
+                    await self._worker.finish(_SAVING_S)
                 self._worker.close()
             else:
                 self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
+
+    async def inspect(self, *, clears: bool = False) -> frames.CacheStats:
+        """How the caches are, before they are emptied if `clears`; all zeros while there is no worker to ask.
+
+        Asked past the line: it is answered while every slot is taken. Errors: ModelUnavailable.
+        """
+        if self._worker is None or self.state != "ready":
+            return frames.CacheStats()
+        return await self._worker.inspect(clears=clears)
 
     def drain(self, error: ServerError, timeout_s: float) -> None:
         """Turn away who waits with `error` now, and end who runs with it after `timeout_s`."""

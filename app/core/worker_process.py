@@ -7,6 +7,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,6 +19,8 @@ from app.core.requests import Request
 from app.errors import ModelUnavailable, ServerError
 
 _EXIT_GRACE_S = 5.0
+# A worker answers between two turns.
+_ANSWER_S = 30.0
 _TAIL_LINES = 40
 _LINE_BYTES = 16 * 1024
 
@@ -40,6 +43,7 @@ class WorkerProcess(asyncio.Protocol):
         self._reader = frames.reader_of_server()
         self._streams: dict[int, EventStream] = {}
         self._next_id = 0
+        self._inspections: dict[int, asyncio.Future[frames.CacheStats]] = {}
         self._load_error: str | None = None
         self._frame_error: str | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -97,10 +101,33 @@ class WorkerProcess(asyncio.Protocol):
         self._send(frames.Submit(stream.id, request))
         return stream
 
+    async def inspect(self, *, clears: bool) -> frames.CacheStats:
+        """How the worker's caches are, before they are emptied if `clears`.
+
+        Errors: ModelUnavailable when it ends or does not answer.
+        """
+        self._next_id += 1
+        inspect_id = self._next_id
+        answer = self._inspections[inspect_id] = asyncio.get_running_loop().create_future()
+        self._send(frames.Inspect(inspect_id, clears))
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await answer
+        except TimeoutError:
+            raise ModelUnavailable(f"Model '{self.name}' is too busy to answer; try again.", retry_after_s=5) from None
+        finally:
+            del self._inspections[inspect_id]
+
     def fail_streams(self, error: ServerError) -> None:
         """End every running request with `error`."""
         for stream in list(self._streams.values()):
             stream.fail(error)
+
+    async def finish(self, timeout_s: float) -> None:
+        """Let the worker save what is to outlive it, and wait for its end no longer than `timeout_s`."""
+        self._send(frames.Close())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), timeout_s)
 
     def close(self) -> None:
         """Ask the worker to exit: it does when its socket closes."""
@@ -150,6 +177,9 @@ class WorkerProcess(asyncio.Protocol):
                 self._on_ready(info)
             case frames.LoadFailed(reason):
                 self._load_error = reason
+            case frames.Inspected(inspect_id, caches):
+                if (answer := self._inspections.get(inspect_id)) is not None and not answer.done():
+                    answer.set_result(caches)
             case frames.LogLine(level, text):
                 logger.log(level, "{}: {}", self.name, text)
 
@@ -176,7 +206,11 @@ class WorkerProcess(asyncio.Protocol):
 
     def _fail_all(self, exit_: Exit) -> Exit:
         message = f"The process that runs model '{self.name}' ended unexpectedly: {exit_.cause.split(';')[0]}."
+        error = ModelUnavailable(f"{message} It is being restarted; try again.", retry_after_s=1)
         for stream in list(self._streams.values()):
-            stream.fail(ModelUnavailable(f"{message} It is being restarted; try again.", retry_after_s=1))
+            stream.fail(error)
+        for answer in self._inspections.values():
+            if not answer.done():
+                answer.set_exception(error)
         self._streams.clear()
         return exit_

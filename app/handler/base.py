@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from app.core.events import Event
-from app.core.frames import ModelInfo
+from app.core.frames import CacheStats, ModelInfo
 from app.settings import ModelSpec
 
 Emit = Callable[[int, Event], None]
@@ -45,8 +45,22 @@ class Handler(ABC, Generic[RequestT, PreparedT]):
     def turn(self) -> bool:
         """Do one bounded piece of work and emit what came of it; whether any work is left."""
 
+    def rest(self, idle_s: float) -> float | None:
+        """Tidy up, after `idle_s` without work; seconds after which it is to be called again, None for never.
+
+        The first call comes with the last piece of work, and none comes while there is any.
+        """
+        return None
+
+    def inspect(self) -> CacheStats:
+        """How the caches are: all zeros where there are none."""
+        return CacheStats()
+
+    def clear_caches(self) -> None:
+        """Empty the caches."""
+
     def close(self) -> None:
-        """Free what the handler holds outside the process."""
+        """Save what is to outlive the process, within some seconds; nothing is called after it."""
 
 
 AnyHandler = Handler[Any, Any]

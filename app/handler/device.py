@@ -11,6 +11,8 @@ from mlx_lm.utils import dequantize_model
 
 # mlx_lm lowers the limit on open files when it is imported; weights in many shards and a busy disk cache need more.
 _OPEN_FILES = 4096
+# A client that sends one request after the other does not pay for new memory each time.
+_QUIET_S = 1.0
 
 
 def is_cpu() -> bool:
@@ -54,6 +56,23 @@ def prepare_weights(model: nn.Module) -> None:
         tree_map(lambda x: x.astype(mx.float32) if mx.issubdtype(x.dtype, mx.floating) else x, model.parameters())
     )
     mx.eval(model.parameters())
+
+
+class FreedMemory:
+    """Memory that MLX holds on to after it was freed, to use it again: given back to the system in quiet times."""
+
+    def __init__(self) -> None:
+        self._is_given_back = True
+
+    def give_back(self, idle_s: float) -> float | None:
+        """Once when there was no work for a while; seconds after which to call again, None for not before the next."""
+        if idle_s < _QUIET_S:
+            self._is_given_back = False
+            return _QUIET_S - idle_s
+        if not self._is_given_back:
+            self._is_given_back = True
+            mx.clear_cache()
+        return None
 
 
 def _num_parameters(model: nn.Module) -> int:

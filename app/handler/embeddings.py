@@ -101,6 +101,7 @@ class EmbeddingsHandler(Handler[EmbeddingRequest, PreparedEmbedding]):
         """See `Handler.load`."""
         started = time.monotonic()
         self._line = EmbeddingLine()
+        self._freed_memory = device.FreedMemory()
         self._pass_size = PassSize()
         self._num_passes = 0
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
@@ -137,6 +138,10 @@ class EmbeddingsHandler(Handler[EmbeddingRequest, PreparedEmbedding]):
         if self._line:
             self._embed(self._line.next_pass(self._pass_size.num_tokens))
         return bool(self._line)
+
+    def rest(self, idle_s: float) -> float | None:
+        """See `Handler.rest`."""
+        return self._freed_memory.give_back(idle_s)
 
     def _load_model(self) -> tuple[nn.Module, Any]:
         model = load_embedding_model(self.folder)

@@ -30,7 +30,6 @@ NOT_YET = frozenset(
         "num_draft_tokens",
         "on_demand",
         "on_demand_idle_timeout",
-        "prompt_cache_dir",
         "prompt_concurrency",
         "quantize",
         "quantized_kv_start",

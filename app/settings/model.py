@@ -148,6 +148,20 @@ class ModelSpec(Fields):
         SecondsOrZero,
         Knob("Limits", "Time after which an unused entry of that cache is dropped; 0 for never.", "SECONDS"),
     ] = 0
+    prompt_cache_dir: Annotated[
+        Path | None,
+        Knob(
+            "Limits",
+            "Folder where that cache goes on when memory is full and over restarts; prompts can be read off its files.",
+            "PATH",
+            default="none, memory only",
+            example="prompt-cache",
+        ),
+    ] = None
+    prompt_cache_dir_bytes: Annotated[
+        NumBytes,
+        Knob("Limits", "Most bytes that a model's files take there.", "SIZE", default="8GiB", example="8GiB"),
+    ] = 8 * 2**30
     default_max_tokens: Annotated[Count | None, _sampling("max_tokens", "Longest reply.", "4096", "4096", "TOKENS")] = (
         None
     )

@@ -46,6 +46,8 @@ SAMPLES = {
     "prompt_cache_bytes": "1MiB",
     "prompt_cache_size": "7",
     "prompt_cache_ttl": "60",
+    "prompt_cache_dir": "prompts",
+    "prompt_cache_dir_bytes": "1GB",
     "default_max_tokens": "77",
     "default_temperature": "0",
     "default_top_p": "1",

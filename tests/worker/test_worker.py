@@ -86,6 +86,13 @@ class Worker:
             case other:
                 raise AssertionError(other)
 
+    def caches(self) -> frames.CacheStats:
+        """What is told next about the caches; turns on the way are taken."""
+        while not isinstance(message := self.next_frame(), frames.Inspected):
+            self._arrived.insert(0, message)
+            self.take_turn()
+        return message.caches
+
     def until_text(self, request_id: int) -> None:
         """Until the answer has begun."""
         while not any(isinstance(event, TextDelta) for event in self.events.get(request_id, [])):
@@ -195,6 +202,40 @@ class TestServing:
         running.finish(60, 61)
         assert isinstance(running.events[60][-1], Failed)
         assert fold(running.events[61]).usage.completion_tokens == 2
+
+
+class TestCaches:
+    def test_are_told_and_cleared_in_the_middle_of_a_generation(self, running: Worker) -> None:
+        running.send(frames.Submit(70, ask(3)))
+        running.finish(70)
+        running.send(frames.Submit(71, ask(450)))
+        running.until_text(71)
+        running.send(frames.Inspect(1, clears=True), frames.Inspect(2))
+        before, after = running.caches(), running.caches()
+        assert before.num_bytes > after.num_bytes == after.num_sequences == 0
+        assert before.lookups == after.lookups > 1
+        assert not isinstance(running.events[71][-1], Finished | Failed)
+        running.send(frames.Cancel(71))
+
+    def test_outlive_a_worker_that_is_closed(self, llama_folder: Path, tmp_path: Path) -> None:
+        cached: list[int] = []
+        for _ in range(2):
+            worker = Worker()
+            worker.send(worker.load(llama_folder, prompt_cache_dir=str(tmp_path)))
+            worker.ready()
+            worker.send(frames.Submit(1, GenerationRequest([Message("user", "word " * 50)], max_tokens=2)))
+            worker.finish(1)
+            cached.append(fold(worker.events[1]).usage.cached_tokens)
+            # The one that still runs is kept, too.
+            worker.send(frames.Submit(2, ask(450)))
+            worker.until_text(2)
+            worker.send(frames.Cancel(2), frames.Close())
+            assert worker.exit_code() == 0
+            assert "Traceback" not in worker.output()
+            worker.close()
+        assert cached[0] == 0
+        assert cached[1] > 50
+        assert len(list(tmp_path.glob("*/*.safetensors"))) >= 2
 
 
 class TestLoading:

@@ -12,7 +12,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from app.core.events import Event, Failed
-from app.core.frames import ModelInfo
+from app.core.frames import CacheStats, ModelInfo
 from app.core.requests import GenerationRequest
 from app.errors import ModelLoadError
 from app.handler import device
@@ -25,10 +25,9 @@ from app.handler.lm.grammar import GrammarCompiler
 from app.handler.lm.prefix_cache import PrefixCache, PrefixCacheLimits
 from app.handler.lm.prompt import PreparedGeneration, PromptBuilder
 from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.upkeep import CacheUpkeep, open_prefix_cache
 
-# Of the memory a model may use, where the settings say nothing.
-_PREFIX_CACHE_SHARE = 0.15
-# Of what the weights leave of it.
+# Of the memory that the weights leave, where the settings say nothing.
 _KV_SHARE = 0.6
 
 
@@ -37,6 +36,7 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
 
     _engine: Engine
     _prompts: PromptBuilder
+    _upkeep: CacheUpkeep
 
     def load(self) -> ModelInfo:
         """See `Handler.load`."""
@@ -50,7 +50,9 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
         if self.spec.warmup:
             grammars.warm_up()
             self._warm_up(parts)
-        self._engine = Engine(parts, self._limits(model), self._prefix_cache(model), self.emit)
+        prefixes = open_prefix_cache(self.spec, self.folder, model)
+        self._upkeep = CacheUpkeep(prefixes)
+        self._engine = Engine(parts, self._limits(model), prefixes, self.emit)
         num_tokens = min(context_length(config, self.spec.context_length), self._engine.longest_row)
         if num_tokens < 1:
             raise ModelLoadError("The memory for KV caches (--max-kv-bytes) holds not a single token.")
@@ -72,7 +74,24 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
 
     def turn(self) -> bool:
         """See `Handler.turn`."""
+        self._upkeep.work()
         return self._engine.turn()
+
+    def rest(self, idle_s: float) -> float | None:
+        """See `Handler.rest`."""
+        return self._upkeep.rest(idle_s)
+
+    def inspect(self) -> CacheStats:
+        """See `Handler.inspect`."""
+        return self._upkeep.inspect()
+
+    def clear_caches(self) -> None:
+        """See `Handler.clear_caches`."""
+        self._upkeep.clear()
+
+    def close(self) -> None:
+        """See `Handler.close`."""
+        self._upkeep.close()
 
     def _load_model(self) -> tuple[nn.Module, TokenizerWrapper]:
         options: dict[str, object] = {"trust_remote_code": self.spec.trust_remote_code}
@@ -109,13 +128,6 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
             weights = sum(array.nbytes for array in arrays)
             budget = int(_KV_SHARE * max(0, device.memory_bytes() - weights))
         return EngineLimits(self.spec.prefill_step_size, budget)
-
-    def _prefix_cache(self, model: nn.Module) -> PrefixCache:
-        budget = self.spec.prompt_cache_bytes
-        if budget is None:
-            budget = int(_PREFIX_CACHE_SHARE * device.memory_bytes())
-        limits = PrefixCacheLimits(budget, self.spec.prompt_cache_size, self.spec.prompt_cache_ttl or None)
-        return PrefixCache(make_prompt_cache(model), limits)
 
     def _warm_up(self, parts: EngineModel) -> None:
         """Run a short row in an engine of its own, so that kernels are compiled before the first request."""

@@ -108,13 +108,16 @@ class PrefillLine:
             return []
         first = able[0] if self._is_oldest_next else min(able, key=lambda prompt: prompt.num_left)
         self._is_oldest_next = not self._is_oldest_next
+        if not first.has_begun and self._prefixes.load_some(first.asked.cache_namespace, first.tokens):
+            # A file a turn, so that the rows that decode do not wait until a long conversation is read.
+            return []
         self._look_up(first)
         group, longest = [first], first.num_left
         if longest > num_tokens or self._stands_alone(first):
             return group
         for prompt in able:
-            # Those that have waited long enough for a pass of their own are not looked up for this one.
-            if prompt is first or prompt.num_left * 2 > num_tokens:
+            # Those that have begun, or are long enough for a pass of their own, are not looked up for this one.
+            if prompt is first or prompt.has_begun or prompt.num_left * 2 > num_tokens:
                 continue
             self._look_up(prompt)
             wider = max(longest, prompt.num_left)

@@ -7,40 +7,31 @@ windows) are kept whole, as checkpoints at the end of a node; a model with such 
 
 import time
 from dataclasses import dataclass
+from itertools import chain
 
-import mlx.core as mx
+from loguru import logger
 
-from app.handler.lm.caches import Cache, RowCache, Span, flat_layers, is_span, restored, spans_joined
-from app.handler.lm.radix import Node, Recency, match
+from app.handler.lm.caches import Cache, RowCache, flat_layers, is_span, restored, spans_joined
+from app.handler.lm.disk_tier import DiskTier
+from app.handler.lm.kept import Kept
+from app.handler.lm.prefix_files import PrefixFiles
+from app.handler.lm.prefix_tree import (
+    Entry,
+    EntryNode,
+    PrefixTree,
+    entry_of,
+    has_checkpoint_in_file,
+    has_checkpoint_in_memory,
+)
+from app.handler.lm.radix import match
 
 # Prompts shorter than this are cheaper to compute than to keep.
 _FEWEST_TOKENS = 16
+# A node is evicted, written and read as a whole: none takes longer than a step or two of the rows that wait for it.
+_MOST_NODE_TOKENS = 256
 # What was never hit may keep this part of the budget however much of the rest is in use.
 _COLD_SHARE = 0.1
-
-
-@dataclass(slots=True)
-class Kept:
-    """A node's part of the KV cache: `spans[n]` of the n-th layer that can be cut, a checkpoint of the others."""
-
-    spans: list[Span]
-    checkpoint: Cache | None
-    num_bytes: int
-
-    @classmethod
-    def of(cls, spans: list[Span], checkpoint: Cache | None) -> "Kept":
-        """Computes the arrays, so that they are held and not the graph that makes them."""
-        mx.eval(spans, [layer.state for layer in checkpoint or []])
-        size = sum(keys.nbytes + values.nbytes for keys, values in spans)
-        return cls(spans, checkpoint, size + sum(layer.nbytes for layer in checkpoint or []))
-
-    def cut(self, start: int, stop: int, *, keeps_checkpoint: bool) -> "Kept":
-        """The part for the node's tokens `start` to `stop`, as arrays of its own."""
-        spans = [
-            (mx.contiguous(keys[:, :, start:stop]), mx.contiguous(values[:, :, start:stop]))
-            for keys, values in self.spans
-        ]
-        return Kept.of(spans, self.checkpoint if keeps_checkpoint else None)
+_NEARLY_FULL_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,143 +71,219 @@ class PrefixCacheCounts:
 class PrefixCache:
     """Owned by the worker's main thread. `template` is an empty cache of the model, for its layers' classes."""
 
-    def __init__(self, template: Cache, limits: PrefixCacheLimits) -> None:
+    def __init__(self, template: Cache, limits: PrefixCacheLimits, files: PrefixFiles | None = None) -> None:
         self.limits = limits
         self.counts = PrefixCacheCounts()
         self._template = template
-        self._needs_checkpoints = not all(is_span(layer) for layer in flat_layers(template))
-        self._roots: dict[str, Node[Kept]] = {}
-        self._recency: Recency[Kept] = Recency()
+        self._uncut_layers = [type(layer) for layer in flat_layers(template) if not is_span(layer)]
+        self._tree = PrefixTree()
+        self._disk = DiskTier(self._tree, files, self._uncut_layers) if files is not None else None
 
     @property
     def needs_checkpoints(self) -> bool:
         """Whether the model can be resumed only where a checkpoint was stored."""
-        return self._needs_checkpoints
+        return bool(self._uncut_layers)
 
     @property
     def num_bytes(self) -> int:
         """Memory in use."""
-        return self._recency.num_cold_bytes + self._recency.num_warm_bytes
+        return self._tree.recency.num_cold_bytes + self._tree.recency.num_warm_bytes
 
     @property
     def num_sequences(self) -> int:
-        """Ends of all trees."""
-        return sum(not node.children for node in [*self._recency.cold(), *self._recency.warm()])
+        """Ends of all trees, as far as they are in memory."""
+        recency = self._tree.recency
+        return sum(map(_ends_in_memory, chain(recency.cold(), recency.warm())))
+
+    @property
+    def files(self) -> PrefixFiles | None:
+        """The files behind it, if there are any."""
+        return self._disk.files if self._disk is not None else None
 
     def fetch(self, namespace: str, tokens: list[int]) -> Hit | None:
         """The longest kept beginning of `tokens`, short of the last one: something must be left to feed."""
         self.counts.lookups += 1
         self.counts.looked_up_tokens += len(tokens)
-        root = self._roots.get(namespace)
-        hit = self._resume(root, tokens[:-1]) if root is not None else None
+        try:
+            hit = self._resume(namespace, tokens[:-1])
+        except Exception:
+            # Of no use to anybody any more; the request runs as if it had never been there.
+            logger.exception("a broken entry of the prefix cache is dropped")
+            self._drop(namespace, tokens)
+            hit = None
         if hit is not None:
             self.counts.hits += 1
             self.counts.hit_tokens += hit.num_tokens
         return hit
 
+    def load_some(self, namespace: str, tokens: list[int]) -> bool:
+        """Read the next file of what `fetch` would give, one node's worth; whether there was one."""
+        if self._disk is None:
+            return False
+        try:
+            return self._load_next(self._path(namespace, tokens[:-1])[0], self._disk)
+        except Exception:
+            logger.exception("a broken entry of the prefix cache is dropped")
+            self._drop(namespace, tokens)
+            return False
+
     def store(self, namespace: str, tokens: list[int], row: RowCache) -> None:
         """Keep what `row`'s cache holds for `tokens`; what is kept already is only marked as used."""
         if len(tokens) < _FEWEST_TOKENS or self.limits.allow_nothing:
             return
-        if namespace not in self._roots:
-            # Namespaces are the clients' to invent: those that hold nothing any more are forgotten.
-            self._roots = {name: root for name, root in self._roots.items() if root.children}
-        root = self._roots.setdefault(namespace, Node([], None, None))
-        found = match(root, tokens)
-        node = found.node
-        if found.partial is not None and found.num_partial:
-            node = self._split(found.partial, found.num_partial)
-        start = found.num_tokens + found.num_partial
-        checkpoint = row.checkpoint() if self._needs_checkpoints else None
-        if start < len(tokens):
-            kept = Kept.of(row.spans(start, len(tokens)), checkpoint)
-            child = Node(tokens[start:], node, kept)
-            node.children[child.tokens[0]] = child
-            node = child
-        elif checkpoint is not None and node.segment is not None and node.segment.checkpoint is None:
-            self._recency.discard(node)
-            node.segment = Kept.of(node.segment.spans, checkpoint)
-        self._recency.touch(node, time.monotonic(), is_hit=False)
+        try:
+            node = self._insert(namespace, tokens, row)
+        except Exception:
+            # What a row leaves behind must not harm it, nor its neighbours.
+            logger.exception("a cache could not be kept")
+            self._drop(namespace, tokens)
+            return
+        self._tree.touch(node, is_hit=False)
         self._shrink(spare=set(node.path()))
 
+    def spill_ahead(self) -> None:
+        """Write one node of what will be evicted next, so that evicting it costs nothing then."""
+        is_nearly_full = self.num_bytes > _NEARLY_FULL_SHARE * self.limits.max_bytes
+        if self._disk is None or not is_nearly_full or self._disk.files.is_behind:
+            return
+        if (node := self._victim(set(), self.limits.max_bytes * _COLD_SHARE)) is not None:
+            self._disk.spill(node, most_files=1)
+
     def clear(self) -> None:
-        """Drop everything."""
-        self._roots.clear()
-        self._recency = Recency()
+        """Drop everything, on disk too."""
+        self._tree.clear()
 
     def expire(self) -> None:
         """Drop what was of no use for the time to live."""
         if self.limits.ttl_s is None:
             return
         oldest = time.monotonic() - self.limits.ttl_s
-        for node in [*self._recency.cold(), *self._recency.warm()]:
-            if node.used_at < oldest and not node.children:
-                self._remove(node)
-                self.counts.expired += 1
+        for node in self._tree.nodes():
+            # Those after it are older still, and go with it.
+            if node.used_at < oldest and entry_of(node).is_kept:
+                self.counts.expired += self._tree.forget(node)
 
-    def _resume(self, root: Node[Kept], tokens: list[int]) -> Hit | None:
+    def collect(self) -> bool:
+        """Let go of memory that was written to disk; whether some is still being written."""
+        return self._disk is not None and self._disk.collect()
+
+    def close(self, timeout_s: float = 60.0) -> None:
+        """Write what is only in memory to disk; the cache must not be used any more."""
+        if self._disk is not None:
+            self._disk.close(timeout_s)
+
+    def _path(self, namespace: str, tokens: list[int]) -> tuple[list[EntryNode], int]:
+        """The nodes of the longest kept beginning of `tokens`, and its length, which may end inside the last one."""
+        root = self._tree.find(namespace)
+        if root is None:
+            return [], 0
         found = match(root, tokens)
         path = found.node.path()
-        if self._needs_checkpoints:
-            while path and (path[-1].segment is None or path[-1].segment.checkpoint is None):
-                path.pop()
-            partial, num_partial = None, 0
-        else:
-            partial, num_partial = found.partial, found.num_partial
-        num_tokens = sum(len(node.tokens) for node in path) + num_partial
-        if num_tokens < _FEWEST_TOKENS:
+        num_tokens = found.num_tokens
+        if self.needs_checkpoints:
+            while path and not (has_checkpoint_in_memory(path[-1]) or has_checkpoint_in_file(path[-1])):
+                num_tokens -= len(path.pop().tokens)
+        elif found.partial is not None and found.num_partial:
+            path.append(found.partial)
+            num_tokens += found.num_partial
+        return (path, num_tokens) if num_tokens >= _FEWEST_TOKENS else ([], 0)
+
+    def _load_next(self, path: list[EntryNode], disk: DiskTier) -> bool:
+        """Read the first node of a path that is not in memory as it is needed; whether there was one."""
+        missing = next((node for node in path if not entry_of(node).is_in_memory), None)
+        if missing is None and path and self.needs_checkpoints and not has_checkpoint_in_memory(path[-1]):
+            missing = path[-1]
+        if missing is None:
+            return False
+        # First, so that none of the path is evicted for another part of it.
+        self._tree.touch(path[-1], is_hit=False)
+        disk.load(missing)
+        self._shrink(spare=set(path))
+        return True
+
+    def _resume(self, namespace: str, tokens: list[int]) -> Hit | None:
+        path, num_tokens = self._path(namespace, tokens)
+        while self._disk is not None and self._load_next(path, self._disk):
+            path, num_tokens = self._path(namespace, tokens)
+        if not path:
             return None
-        segments = [node.segment for node in path if node.segment is not None]
-        if partial is not None and num_partial and partial.segment is not None:
-            segments.append(_start_of(partial.segment, num_partial))
-        self._recency.touch(partial if num_partial and partial else path[-1], time.monotonic(), is_hit=True)
-        joined = spans_joined([segment.spans for segment in segments])
-        return Hit(num_tokens, restored(self._template, joined, segments[-1].checkpoint, num_tokens))
+        kept = [one for node in path if (one := entry_of(node).kept) is not None]
+        last_tokens = num_tokens - sum(len(node.tokens) for node in path[:-1])
+        checkpoint = kept[-1].checkpoint
+        kept[-1] = kept[-1].start_of(last_tokens) if last_tokens < len(path[-1].tokens) else kept[-1]
+        cache = restored(self._template, spans_joined([one.spans for one in kept]), checkpoint, num_tokens)
+        self._tree.touch(path[-1], is_hit=True)
+        return Hit(num_tokens, cache)
 
-    def _split(self, node: Node[Kept], size: int) -> Node[Kept]:
-        """Cut a node in two after `size` tokens; gives the first part."""
-        parent, kept = node.parent, node.segment
-        if parent is None or kept is None:
-            raise ValueError("the root has no tokens to split")
-        first = Node(node.tokens[:size], parent, kept.cut(0, size, keeps_checkpoint=False))
-        first.was_hit, first.used_at = node.was_hit, node.used_at
-        self._recency.discard(node)
-        node.segment = kept.cut(size, len(node.tokens), keeps_checkpoint=True)
-        node.tokens = node.tokens[size:]
-        node.parent = first
-        first.children[node.tokens[0]] = node
-        parent.children[first.tokens[0]] = first
-        self._recency.touch(node, node.used_at, is_hit=False)
-        return first
+    def _insert(self, namespace: str, tokens: list[int], row: RowCache) -> EntryNode:
+        """Put what `row` holds in the tree; gives the node at its end."""
+        found = match(self._tree.root(namespace), tokens)
+        node = found.node
+        if found.partial is not None and found.num_partial:
+            node = self._tree.split(found.partial, found.num_partial)
+        self._bring_back(node, row)
+        checkpoint = row.checkpoint() if self.needs_checkpoints else None
+        start = found.num_tokens + found.num_partial
+        if start == len(tokens) and checkpoint is not None and not has_checkpoint_in_memory(node):
+            entry = entry_of(node)
+            self._tree.recency.discard(node)
+            entry.kept = Kept.of(entry.kept.spans if entry.kept is not None else [], checkpoint)
+        while start < len(tokens):
+            stop = min(start + _MOST_NODE_TOKENS, len(tokens))
+            kept = Kept.of(row.spans(start, stop), checkpoint if stop == len(tokens) else None)
+            node = self._tree.add(node, tokens[start:stop], Entry(namespace, kept))
+            start = stop
+        return node
 
-    def _shrink(self, spare: set[Node[Kept]]) -> None:
+    def _bring_back(self, node: EntryNode, row: RowCache) -> None:
+        """Have a path in memory again, where only its files were left."""
+        start = 0
+        for one in node.path():
+            stop = start + len(one.tokens)
+            if not entry_of(one).is_in_memory:
+                entry_of(one).kept = Kept.of(row.spans(start, stop), None)
+            start = stop
+
+    def _shrink(self, spare: set[EntryNode]) -> None:
         """Evict down to the limits: first what was never hit, so that one-off prompts push out no shared prefix."""
+        self.collect()
         cold_floor = self.limits.max_bytes * _COLD_SHARE
         while self._is_over() and (node := self._victim(spare, cold_floor)):
-            self._remove(node)
+            self._evict(node)
             self.counts.evictions += 1
 
     def _is_over(self) -> bool:
         most = self.limits.max_sequences
         return self.num_bytes > self.limits.max_bytes or (most is not None and self.num_sequences > most)
 
-    def _victim(self, spare: set[Node[Kept]], cold_floor: float) -> Node[Kept] | None:
+    def _victim(self, spare: set[EntryNode], cold_floor: float) -> EntryNode | None:
+        recency = self._tree.recency
         # With the number of sequences at its limit, bytes say nothing.
-        prefers_cold = self._recency.num_cold_bytes > cold_floor or self.num_bytes <= self.limits.max_bytes
-        cold = [self._recency.cold()] if prefers_cold else []
-        for nodes in (*cold, self._recency.warm(), self._recency.cold()):
-            for node in nodes:
-                if node not in spare and not node.children:
-                    return node
+        prefers_cold = recency.num_cold_bytes > cold_floor or self.num_bytes <= self.limits.max_bytes
+        cold = [recency.cold()] if prefers_cold else []
+        for node in chain(*cold, recency.warm(), recency.cold()):
+            if node not in spare and _ends_in_memory(node):
+                return node
         return None
 
-    def _remove(self, node: Node[Kept]) -> None:
-        self._recency.discard(node)
-        if node.parent is not None:
-            del node.parent.children[node.tokens[0]]
-        node.segment = None
+    def _evict(self, node: EntryNode) -> None:
+        """Take a node out of memory; what has no file then is gone."""
+        if self._disk is not None:
+            self._disk.spill(node)
+        entry = entry_of(node)
+        if entry.file is None:
+            self._tree.forget(node)
+            return
+        self._tree.recency.discard(node)
+        entry.kept = None
+
+    def _drop(self, namespace: str, tokens: list[int]) -> None:
+        """Forget everything that begins as `tokens` do."""
+        root = self._tree.find(namespace)
+        if root is not None and tokens and (node := root.children.get(tokens[0])):
+            self._tree.forget(node)
 
 
-def _start_of(kept: Kept, size: int) -> Kept:
-    """A view of a node's first tokens, for a hit that ends inside it."""
-    return Kept([(keys[:, :, :size], values[:, :, :size]) for keys, values in kept.spans], None, 0)
+def _ends_in_memory(node: EntryNode) -> bool:
+    """Whether nothing in memory comes after a node."""
+    return not any(entry_of(child).is_in_memory for child in node.children.values())

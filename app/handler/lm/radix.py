@@ -13,6 +13,11 @@ class Segment(Protocol):
         """Memory it takes."""
         ...
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether it takes any: there are other places."""
+        ...
+
 
 SegmentT = TypeVar("SegmentT", bound=Segment)
 
@@ -80,7 +85,7 @@ def common_length(a: list[int], b: list[int]) -> int:
 
 
 class Recency(Generic[SegmentT]):
-    """The nodes by last use, those that were never hit apart from those that were.
+    """The nodes in memory by last use, those that were never hit apart from those that were.
 
     A path is touched from its end to its start, so a parent is always more recent than its children and the least
     recent node of a tree is a leaf.
@@ -98,10 +103,13 @@ class Recency(Generic[SegmentT]):
             self.discard(one)
             one.was_hit = one.was_hit or is_hit
             one.used_at = now
-            self._add(one)
+            self.add(one)
 
-    def _add(self, node: Node[SegmentT]) -> None:
-        size = node.segment.num_bytes if node.segment is not None else 0
+    def add(self, node: Node[SegmentT]) -> None:
+        """A node is the most recent, if it is in memory."""
+        if node.segment is None or not node.segment.is_in_memory:
+            return
+        size = node.segment.num_bytes
         if node.was_hit:
             self._warm[node] = None
             self.num_warm_bytes += size
@@ -121,8 +129,8 @@ class Recency(Generic[SegmentT]):
 
     def cold(self) -> Iterator[Node[SegmentT]]:
         """Nodes that were never hit, the least recent first."""
-        return iter(list(self._cold))
+        return iter(self._cold)
 
     def warm(self) -> Iterator[Node[SegmentT]]:
         """Nodes that were hit, the least recent first."""
-        return iter(list(self._warm))
+        return iter(self._warm)

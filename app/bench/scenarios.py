@@ -1,0 +1,161 @@
+"""One round of each measurement. All raise CallFailed when the server does not do what it takes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any, Final
+
+from app.bench.call import Call
+from app.bench.endpoint import CallFailed, Refused
+from app.bench.figures import ConstrainedFigures, InterferenceFigures, PrefixFigures
+from app.bench.prompts import Prompts
+from app.bench.server import Messages, Server, asking
+from app.bench.stream import Stream, read_stream
+
+# With the template around them about 1,000 tokens of a usual vocabulary.
+CONVERSATION_WORDS: Final = 950
+NEW_WORDS: Final = 60
+NEWCOMER_WORDS: Final = 800
+NUM_NEIGHBOURS: Final = 3
+_ANSWER_TOKENS: Final = 32
+# Of a first answer only the beginning is measured; the second token shows that the first has come.
+_FEW_TOKENS: Final = 2
+# A stream that is to be disturbed has run for so many events by then, and goes on for long enough.
+_EVENTS_BEFORE: Final = 32
+_RUNNING_TOKENS: Final = 512
+_EVENTS_BEGUN: Final = 4
+# What a server needs to notice that a client is gone.
+_SETTLE_S: Final = 0.3
+
+# No answer to it ends before its tokens do.
+_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "chapters": {
+            "type": "array",
+            "minItems": 50,
+            "items": {
+                "type": "object",
+                "properties": {"title": {"type": "string"}, "pages": {"type": "integer"}},
+                "required": ["title", "pages"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["chapters"],
+    "additionalProperties": False,
+}
+CONSTRAINT: Final[Mapping[str, object]] = {
+    "response_format": {"type": "json_schema", "json_schema": {"name": "book", "schema": _SCHEMA}}
+}
+_PLAIN: Final[Mapping[str, object]] = {}
+
+
+async def gather(server: Server, texts: Sequence[str], num_tokens: int) -> list[Stream]:
+    """The streams of all texts; they are read when the last has ended."""
+    calls: list[Call] = []
+    try:
+        calls += await asyncio.gather(*(server.begin(asking(text), num_tokens) for text in texts))
+        await asyncio.gather(*(call.wait() for call in calls))
+    finally:
+        for call in calls:
+            call.hang_up()
+    return [read_stream(call) for call in calls]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A first turn that was answered."""
+
+    messages: Messages
+    first_turn: Stream
+
+
+async def first_turn(server: Server, prompts: Prompts) -> Conversation:
+    """Begin a conversation of about a thousand tokens."""
+    asked = asking(f"{prompts.words(CONVERSATION_WORDS)}. What is this about?")
+    answer = await server.stream(asked, _ANSWER_TOKENS)
+    return Conversation([*asked, {"role": "assistant", "content": answer.text}], answer)
+
+
+async def second_turn(server: Server, prompts: Prompts, conversation: Conversation) -> PrefixFigures:
+    """Go on with it, and ask the like of the new words alone."""
+    alone = await server.stream(asking(prompts.words(NEW_WORDS)), _FEW_TOKENS)
+    second = await server.stream([*conversation.messages, *asking(prompts.words(NEW_WORDS))], _FEW_TOKENS)
+    asked, cached = second.num_prompt_tokens, second.num_cached_tokens
+    return PrefixFigures(
+        first_turn_ttft_s=conversation.first_turn.ttft_s,
+        second_turn_ttft_s=second.ttft_s,
+        new_tokens_ttft_s=alone.ttft_s,
+        num_prompt_tokens=asked,
+        cached_share=cached / asked if asked and cached is not None else None,
+    )
+
+
+async def prefix(server: Server, prompts: Prompts) -> PrefixFigures:
+    """Both turns of a conversation."""
+    return await second_turn(server, prompts, await first_turn(server, prompts))
+
+
+async def interference(server: Server, prompts: Prompts) -> InterferenceFigures:
+    """A long prompt arrives beside a running stream; the like of it has been asked alone before."""
+    alone = await server.stream(asking(prompts.words(NEWCOMER_WORDS)), _FEW_TOKENS)
+    async with _running(server, [prompts.story()], _RUNNING_TOKENS, _PLAIN, _EVENTS_BEFORE) as (call,):
+        newcomer = await server.stream(asking(prompts.words(NEWCOMER_WORDS)), _FEW_TOKENS)
+        running = read_stream(call, may_be_cut=True)
+    before_s = [gap for moment, gap in _gaps(running) if moment <= newcomer.started_s]
+    after_s = [gap for moment, gap in _gaps(running) if moment > newcomer.started_s]
+    if not before_s or not after_s:
+        raise CallFailed("the running stream ended before the long prompt came")
+    return InterferenceFigures(median(before_s), max(after_s), alone.ttft_s, newcomer.ttft_s)
+
+
+def _gaps(stream: Stream) -> list[tuple[float, float]]:
+    """The end and the length of each gap."""
+    return [(after, after - before) for before, after in pairwise(stream.times_s) if after > before]
+
+
+async def constrained(server: Server, prompts: Prompts, num_tokens: int) -> ConstrainedFigures:
+    """A JSON schema's cost for its own stream, and for a plain one beside three."""
+    plain = await server.stream(asking(prompts.story()), num_tokens)
+    bound = await server.stream(asking(prompts.story()), num_tokens, **CONSTRAINT)
+    return ConstrainedFigures(
+        plain_tokens_per_s=plain.tokens_per_s,
+        constrained_tokens_per_s=bound.tokens_per_s,
+        beside_plain_tokens_per_s=await _speed_beside(server, prompts, num_tokens, _PLAIN),
+        beside_constrained_tokens_per_s=await _speed_beside(server, prompts, num_tokens, CONSTRAINT),
+    )
+
+
+async def _speed_beside(
+    server: Server, prompts: Prompts, num_tokens: int, fields: Mapping[str, object]
+) -> float | None:
+    """A plain stream's speed while others run."""
+    texts = prompts.stories(NUM_NEIGHBOURS)
+    async with _running(server, texts, 8 * num_tokens, fields, _EVENTS_BEGUN) as neighbours:
+        stream = await server.stream(asking(prompts.story()), num_tokens)
+        if any(call.is_over for call in neighbours):
+            raise CallFailed("the neighbours' answers ended first: ask for fewer tokens, or for more at once")
+    return stream.tokens_per_s
+
+
+@asynccontextmanager
+async def _running(
+    server: Server, texts: Sequence[str], num_tokens: int, fields: Mapping[str, object], num_events: int
+) -> AsyncGenerator[list[Call]]:
+    """Streams that have begun; they are hung up in the end."""
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.sleep, _SETTLE_S)
+        calls: list[Call] = []
+        for text in texts:
+            call = await server.begin(asking(text), num_tokens, **fields)
+            stack.callback(call.hang_up)
+            calls.append(call)
+        for call in calls:
+            await call.wait(num_events)
+            if call.status != 200:
+                raise Refused(call.status, "")
+        yield calls

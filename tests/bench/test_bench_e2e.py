@@ -1,0 +1,110 @@
+"""Both commands against a real server of a tiny model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.e2e.processes import ROOT, ServerProcess
+
+SHORT = ("--rounds", "1", "--num-tokens", "8")
+
+
+def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        # LD_PRELOAD is set so that the workers are started as in the other tests, whether or not there is an OpenBLAS.
+        env={"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), "LD_PRELOAD": ""},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A llama of random weights with room for long prompts."""
+    from tests.fixtures import tiny_lm
+
+    return tiny_lm.llama(tmp_path_factory.mktemp("models") / "tiny-llama", context_length=131_072)
+
+
+def figures(group: dict[str, Any]) -> set[str]:
+    """The names of those that were measured, all of which are above zero."""
+    assert all(value is None or value > 0 for value in group.values())
+    return {name for name, value in group.items() if value is not None}
+
+
+def test_measuring_a_server(tiny_model: Path, tmp_path: Path) -> None:
+    arguments = ["-m", "app.cli", "bench", *SHORT, "--concurrency", "1,3", "--json", "it.json", "--svg", "it.svg"]
+    options = ("--model-path", tiny_model, "--served-model-name", "tiny/llama", "--api-key", "secret")
+    with ServerProcess(tmp_path, *options) as server:
+        server.wait_until_ready()
+        ended = run(tmp_path, *arguments, "--base-url", server.url, "--api-key", "secret")
+        refused = run(tmp_path, *arguments, "--base-url", server.url)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(f"tiny/llama at {server.url}/v1, one round\n")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == f"Error: {server.url}/v1 wants an API key: give it with --api-key.\n"
+    found = json.loads((tmp_path / "it.json").read_text(encoding="utf-8"))
+    assert found["notes"] == []
+    assert figures(found["ratios"]) == {
+        *("scaling_3", "prefix", "gap", "newcomer", "constrained", "beside_constrained"),
+    }
+    assert set(found["figures"]["load"]) == {"1", "3"}
+    for load in found["figures"]["load"].values():
+        assert load["library"] is None
+        assert "whole_tokens_per_s" in figures(load["server"])
+    assert found["figures"]["prefix"]["cached_share"] > 0.9
+    assert ElementTree.parse(tmp_path / "it.svg").getroot().tag.endswith("svg")
+
+
+def test_measuring_our_server_beside_the_library(tiny_model: Path, tmp_path: Path) -> None:
+    arguments = ["--concurrency", "1,2", "--only", "load", "--only", "prefix", "--json", "it.json"]
+    ended = run(tmp_path, "-m", "bench", "--nano", "--model-path", str(tiny_model), *SHORT, *arguments)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads((tmp_path / "it.json").read_text(encoding="utf-8"))
+    assert {"decode_1", "whole_1", "whole_2", "ttft_1", "prefix"} <= figures(found["ratios"])
+    for load in found["figures"]["load"].values():
+        assert figures(load["library"]) >= {"ttft_s", "decode_tokens_per_s", "whole_tokens_per_s"}
+    assert found["figures"]["interference"] is None
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    ended = run(tmp_path, "-m", "app.cli", "bench", "--base-url", "http://127.0.0.1:9")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "Error: no connection to http://127.0.0.1:9/v1: Connect call failed ('127.0.0.1', 9).\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--base-url"),
+        (["--base-url", "ftp://h"], "ftp://h is not a base URL"),
+        (["--base-url", "http://h", "--concurrency", "1,x"], "no list of numbers"),
+        (["--base-url", "http://h", "--concurrency", "0"], "no list of numbers"),
+        (["--base-url", "http://h", "--rounds", "0"], "--rounds"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, arguments: list[str], said: str) -> None:
+    ended = run(tmp_path, "-m", "app.cli", "bench", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+
+
+def test_the_command_needs_no_model_library(tmp_path: Path) -> None:
+    (tmp_path / "show.py").write_text(
+        "import importlib, pkgutil, sys, app.bench\n"
+        "for module in pkgutil.iter_modules(app.bench.__path__, 'app.bench.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "heavy = {'mlx', 'mlx_lm', 'transformers', 'numpy', 'fastapi', 'app.handler', 'app.core', 'app.api'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    assert run(tmp_path, "-m", "show").stdout == "[]\n"
