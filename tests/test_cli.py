@@ -197,4 +197,10 @@ def test_help_rows_fit_their_knobs() -> None:
     for knob in KNOBS:
         kinds.setdefault(knob.kind, []).append(knob)
     assert {knob.field for knob in kinds["list"]} == {"api_key", "allowed_origins"}
-    assert {knob.field for knob in kinds["path"]} == {"config", "cache_dir", "log_file", "chat_template_file"}
+    assert {knob.field for knob in kinds["path"]} == {
+        "cache_dir",
+        "chat_template_file",
+        "config",
+        "log_file",
+        "prompt_cache_dir",
+    }

@@ -18,6 +18,8 @@ def open_handler(spec: ModelSpec, cache_dir: Path, emit: Emit, say: Callable[[st
     `say` gets sentences about the progress. Errors: ModelLoadError.
     """
     folder = resolve(spec.model_path, cache_dir, say)
+    if spec.draft_model_path is not None:
+        spec = spec.model_copy(update={"draft_model_path": str(resolve(spec.draft_model_path, cache_dir, say))})
     kind = kind_of(folder, spec.model_type)
     handler = _handler_class(kind)
     device.prepare_process()

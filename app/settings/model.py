@@ -89,6 +89,19 @@ class ModelSpec(Fields):
             example="template.jinja",
         ),
     ] = None
+    draft_model_path: Annotated[
+        ModelPath | None,
+        Knob(
+            "Models",
+            "Small model with the same tokenizer that guesses ahead for a greedy request that runs alone.",
+            "PATH",
+            default="none",
+            example="mlx-community/Qwen3-0.6B-4bit",
+        ),
+    ] = None
+    num_draft_tokens: Annotated[
+        Annotated[int, Field(ge=1, le=16)], Knob("Models", "Tokens that it guesses ahead.", "N")
+    ] = 2
     context_length: Annotated[
         Count | None,
         Knob("Limits", "Longest context of the model.", "TOKENS", default="the model's own limit", example="8192"),

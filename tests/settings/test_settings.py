@@ -42,6 +42,8 @@ SAMPLES = {
     "queue_timeout": "1",
     "request_timeout": "0",
     "prefill_step_size": "256",
+    "draft_model_path": "small-model",
+    "num_draft_tokens": "4",
     "max_kv_bytes": "1GiB",
     "prompt_cache_bytes": "1MiB",
     "prompt_cache_size": "7",

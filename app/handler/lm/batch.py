@@ -3,6 +3,7 @@
 Unlike mlx_lm's own batch, the step computes nothing that no row asked for: no log-probabilities, no per-row arrays.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -11,6 +12,7 @@ from loguru import logger
 from mlx import nn
 
 from app.handler.lm.caches import BatchCache, RowCache
+from app.handler.lm.drafting import Drafter
 from app.handler.lm.grammar import Grammar, Words, mask_logits
 from app.handler.lm.logprobs import PendingLogprobs, StepLogprobs
 from app.handler.lm.sampling import BatchSampler, RowSampler
@@ -28,6 +30,8 @@ class BatchRow:
     sampler: RowSampler
     top_logprobs: int | None = None
     grammar: Grammar | None = None
+    # The prompt and every token that a step has given.
+    history: Callable[[], list[int]] = list
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,12 @@ class DecodeBatch:
     works while text is made of them. Where there are grammars or DRY, they take the newest tokens while it runs.
     """
 
-    def __init__(self, model: nn.Module, eos_tokens: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, model: nn.Module, eos_tokens: frozenset[int] = frozenset(), drafter: Drafter | None = None
+    ) -> None:
         self._model = model
         self._eos_tokens = eos_tokens
+        self._drafter = drafter
         self.clear()
 
     def clear(self) -> None:
@@ -107,6 +114,8 @@ class DecodeBatch:
         tokens, was_first = self._tokens, self._is_first
         if tokens is None:
             return []
+        if self._drafter is not None and self._can_draft():
+            return self._step_ahead(self._rows[0], tokens, self._drafter)
         pending = self._logprobs
         logits = self._model(tokens[:, None], cache=self._cache.layers)[:, -1, :]
         if any(row.grammar is not None or row.sampler.reads_tokens for row in self._rows):
@@ -118,6 +127,29 @@ class DecodeBatch:
             given = self._read(tokens, was_first, pending)
         self._is_first = [False] * len(self._rows)
         return [one for one, first in zip(given, was_first, strict=True) if one.token is None or not first]
+
+    def _can_draft(self) -> bool:
+        """Whether the only row takes the likeliest token, whatever it is."""
+        if len(self._rows) != 1 or self._is_first[0]:
+            return False
+        row = self._rows[0]
+        asked = row.sampler.parameters
+        is_plain = row.grammar is None and row.top_logprobs is None and not row.sampler.reads_tokens
+        return is_plain and asked.is_greedy and not asked.adjusts_logits
+
+    def _step_ahead(self, row: BatchRow, newest: mx.array, drafter: Drafter) -> list[StepToken]:
+        """Give the newest token and those after it that were guessed right; the check also gives the one to come."""
+        read: list[int] = newest.tolist()  # type: ignore[assignment]
+        token = read[0]
+        guesses = drafter.guess(row.id, [*row.history(), token])
+        logits = self._model(mx.array([[token, *guesses]]), cache=self._cache.layers)
+        checked: list[int] = mx.argmax(logits[0], axis=-1).tolist()  # type: ignore[assignment]
+        num_right = 0
+        while num_right < len(guesses) and guesses[num_right] == checked[num_right]:
+            num_right += 1
+        self._cache.trim(len(guesses) - num_right)
+        self._tokens = mx.array([checked[num_right]], dtype=mx.uint32)
+        return [StepToken(row.id, one) for one in [token, *guesses[:num_right]]]
 
     def _sample(self, masked: mx.array, logits: mx.array, tokens: mx.array, was_first: list[bool]) -> None:
         """Start computing the next tokens, from the logits that the grammars have masked."""

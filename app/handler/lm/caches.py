@@ -76,6 +76,11 @@ class BatchCache:
             for layer in self.layers:
                 layer.filter(indices)
 
+    def trim(self, num_tokens: int) -> None:
+        """Take the last tokens of every row back out; only where every layer can."""
+        for layer in self.layers:
+            layer.trim(num_tokens)
+
     def evaluate(self) -> None:
         """Compute what was fed so far."""
         mx.eval([layer.state for layer in self.layers])

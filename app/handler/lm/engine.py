@@ -15,6 +15,7 @@ from app.handler.base import Emit
 from app.handler.lm.batch import BatchRow, DecodeBatch, StepToken
 from app.handler.lm.caches import BatchCache, can_batch
 from app.handler.lm.detokenizer import Detokenizer
+from app.handler.lm.drafting import Drafter
 from app.handler.lm.kv_budget import KvBudget
 from app.handler.lm.pace import Pace
 from app.handler.lm.prefill import PrefillLine
@@ -36,6 +37,7 @@ class EngineModel:
     model: nn.Module
     eos_tokens: frozenset[int]
     new_detokenizer: Callable[[], Detokenizer]
+    drafter: Drafter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Engine:
         self._rows: dict[int, Row] = {}
         self._num_rows = 0
         self._line = PrefillLine(parts.model, prefixes)
-        self._batch = DecodeBatch(parts.model, parts.eos_tokens)
+        self._batch = DecodeBatch(parts.model, parts.eos_tokens, parts.drafter)
         self._pace = Pace(limits.prefill_tokens)
         self._can_batch = can_batch(parts.model)
         self._owes_step = False
@@ -168,7 +170,7 @@ class Engine:
         if request.num_cached is None:
             request.num_cached = prompt.num_cached
             self._emit(prompt.request_id, Started(len(prompt.tokens), prompt.num_cached))
-        if not prompt.rows[0].generated:
+        if not prompt.is_back:
             self._emit(prompt.request_id, PrefillProgress(prompt.num_prefilled, len(prompt.tokens)))
 
     def _decode(self) -> None:
@@ -195,6 +197,9 @@ class Engine:
         failed: set[int] = set()
         for given in tokens:
             row = self._rows[given.row_id]
+            if row in ended:
+                # Guessed right, and too far.
+                continue
             try:
                 if self._take_token(row, given):
                     ended.append(row)
@@ -239,7 +244,8 @@ class Engine:
             row = self._rows[next(reversed(self._rows))]
             logger.info("request {} waits for memory after {} tokens", row.request_id, len(row.generated))
             self._leave([row])
-            self._line.add(Prompt(row.request_id, row.asked, [row], row.asked.prompt + row.generated))
+            tokens = row.asked.prompt + row.generated
+            self._line.add(Prompt(row.request_id, row.asked, [row], tokens, is_back=True))
 
     def _fail_decoding(self) -> None:
         """The step is shared, so its rows fail together; prompts in the line go on."""
@@ -263,4 +269,5 @@ def _batch_row(prompt: Prompt, row: Row) -> BatchRow:
         sampler=row.sampler,
         top_logprobs=row.asked.top_logprobs,
         grammar=row.grammar,
+        history=lambda: row.asked.prompt + row.generated,
     )

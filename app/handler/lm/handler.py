@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import mlx.core as mx
 from loguru import logger
@@ -20,6 +21,7 @@ from app.handler.base import Handler
 from app.handler.context import context_length
 from app.handler.lm.defaults import generation_defaults
 from app.handler.lm.detokenizer import detokenizer_factory
+from app.handler.lm.drafting import Drafter
 from app.handler.lm.engine import Engine, EngineLimits, EngineModel
 from app.handler.lm.grammar import GrammarCompiler
 from app.handler.lm.prefix_cache import PrefixCache, PrefixCacheLimits
@@ -41,11 +43,12 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
     def load(self) -> ModelInfo:
         """See `Handler.load`."""
         started = time.monotonic()
-        model, tokenizer = self._load_model()
+        model, tokenizer = self._load_model(self.folder)
         device.prepare_weights(model)
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         own = tokenizer._tokenizer  # pyright: ignore[reportPrivateUsage]
-        parts = EngineModel(model, frozenset(tokenizer.eos_token_ids), detokenizer_factory(own))
+        eos_tokens = frozenset(tokenizer.eos_token_ids)
+        parts = EngineModel(model, eos_tokens, detokenizer_factory(own), self._drafter(model, tokenizer))
         grammars = GrammarCompiler(own, self._logits_width(model), parts.eos_tokens)
         if self.spec.warmup:
             grammars.warm_up()
@@ -93,11 +96,11 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
         """See `Handler.close`."""
         self._upkeep.close()
 
-    def _load_model(self) -> tuple[nn.Module, TokenizerWrapper]:
+    def _load_model(self, folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
         options: dict[str, object] = {"trust_remote_code": self.spec.trust_remote_code}
         try:
             model, tokenizer = load(
-                str(self.folder), tokenizer_config=options, trust_remote_code=self.spec.trust_remote_code
+                str(folder), tokenizer_config=options, trust_remote_code=self.spec.trust_remote_code
             )[:2]
             if self.spec.chat_template_file is not None:
                 tokenizer.chat_template = self.spec.chat_template_file.read_text(encoding="utf-8")
@@ -106,8 +109,23 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
                 tokenizer._chat_template = None  # pyright: ignore[reportPrivateUsage]
         # The libraries raise whatever a broken file leads to; there is no narrower common class.
         except Exception as error:
-            raise ModelLoadError(f"'{self.spec.model_path}' cannot be loaded: {_first_line(error)}") from error
+            raise ModelLoadError(
+                f"'{self.spec.model_path if folder == self.folder else folder}' cannot be loaded: {_first_line(error)}"
+            ) from error
         return model, tokenizer
+
+    def _drafter(self, model: nn.Module, tokenizer: TokenizerWrapper) -> Drafter | None:
+        """The model that guesses ahead. Errors: ModelLoadError when it cannot guess for this one."""
+        path = self.spec.draft_model_path
+        if path is None:
+            return None
+        draft, other = self._load_model(Path(path))
+        if other.get_vocab() != tokenizer.get_vocab():
+            raise ModelLoadError(f"The draft model '{path}' has another tokenizer; choose one of the same family.")
+        if not (Drafter.can_check(model) and Drafter.can_check(draft)):
+            raise ModelLoadError("Drafting needs models whose caches can be cut; start without --draft-model-path.")
+        device.prepare_weights(draft)
+        return Drafter(draft, self.spec.num_draft_tokens)
 
     def _logits_width(self, model: nn.Module) -> int:
         """How many tokens the model tells apart, often more than its tokenizer has."""

@@ -92,8 +92,8 @@ class Prompt:
     rows: list[Row]
     tokens: list[int]
     cache: Cache = field(default_factory=list)
+    is_back: bool = False
     has_begun: bool = False
-    is_started: bool = False
     num_cached: int = 0
     num_prefilled: int = 0
     # Where the last checkpoint was kept, in tokens.

@@ -52,7 +52,7 @@ class RowSampler:
 
     def step_back(self) -> None:
         """The row joins a batch: what was drawn for it last, if anything, is drawn again with the same numbers."""
-        self._is_repeated = False
+        self._is_repeated = True
 
 
 class BatchSampler:
