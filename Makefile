@@ -7,7 +7,7 @@ UV := .uv/bin/uv
 BACKEND ?= $(if $(filter Linux,$(shell uname -s)),cpu,)
 EXTRAS := $(if $(BACKEND),--extra $(BACKEND)) --extra embeddings
 RUN := $(UV) run --frozen --no-sync
-# Arguments for `make serve`, as in: make serve ARGS="--port 9000"
+# Arguments for `make serve` and `make bench`, as in: make serve ARGS="--port 9000"
 ARGS ?=
 
 .PHONY: setup serve test lint fix bench docs

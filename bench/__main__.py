@@ -64,7 +64,7 @@ async def _measure(folder: Path, name: str, made: Plan, directory: Path) -> Repo
             await course.run(await _server(url), library)
     if "prefix" in made.parts:
         await _measure_prefix(course, folder, directory)
-    return Report("our server, beside the library alone", name, made.num_rounds, course.figures, course.notes)
+    return Report("our server, beside the library alone", name, made, course.figures, course.notes)
 
 
 async def _measure_prefix(course: Course, folder: Path, directory: Path) -> None:

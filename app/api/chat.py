@@ -126,10 +126,13 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
 def _dry_breakers(breakers: str | list[str] | None) -> tuple[str, ...] | None:
     """A list as llama.cpp takes it, or its JSON, with or without brackets, as text-generation-webui does."""
     if isinstance(breakers, str):
+        text = breakers.strip()
         try:
-            text = breakers.strip()
+            # A line break by itself is meant as a breaker, and is no JSON.
+            if breakers and not text:
+                raise ValueError
             breakers = msgspec.json.decode(text if text.startswith("[") else f"[{text}]", type=list[str])
-        except (msgspec.DecodeError, UnicodeError):
+        except (msgspec.DecodeError, ValueError):
             raise InvalidRequest(
                 "dry_sequence_breakers must be a list of strings.", param="dry_sequence_breakers"
             ) from None

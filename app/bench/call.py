@@ -20,7 +20,7 @@ class Call(asyncio.Protocol):
         self.status = 0
         self.pieces: list[tuple[float, bytes]] = []
         self.is_over = False
-        self._num_events = 0
+        self._num_arrivals = 0
         self._request = request
         self._timeout_s = timeout_s
         self._parser = httptools.HttpResponseParser(self)
@@ -34,14 +34,14 @@ class Call(asyncio.Protocol):
         """All that has come so far."""
         return b"".join(piece for _, piece in self.pieces)
 
-    async def wait(self, num_events: int | None = None) -> None:
-        """Wait for so many server-sent events, else for the end, which may come first.
+    async def wait(self, num_arrivals: int | None = None) -> None:
+        """Wait until something of the body has come so many times, else for the end, which may be first.
 
         Errors: CallFailed when the connection breaks or the time is over.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                while not self.is_over and (num_events is None or self._num_events < num_events):
+                while not self.is_over and (num_arrivals is None or self._num_arrivals < num_arrivals):
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
@@ -80,8 +80,8 @@ class Call(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Of httptools: a piece of the body, without the framing of a chunked transfer."""
+        self._num_arrivals += not self.pieces or self.pieces[-1][0] < self._now
         self.pieces.append((self._now, body))
-        self._num_events += body.count(b"data:")
 
     def on_message_complete(self) -> None:
         """Of httptools: the reply's end, whether or not the server closes the connection."""

@@ -155,4 +155,4 @@ async def _measure(where: "Endpoint", model: str | None, made: Plan) -> "Report"
     await course.run(server)
     if "prefix" in made.parts:
         await course.prefix(server)
-    return Report(where.url, server.model, made.num_rounds, course.figures, course.notes)
+    return Report(where.url, server.model, made, course.figures, course.notes)

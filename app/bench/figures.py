@@ -76,7 +76,7 @@ class Figures:
 def load_figures(streams: Sequence[Stream]) -> LoadFigures:
     """Of streams that were started together."""
     started_s = min(stream.started_s for stream in streams)
-    times_s = [moment for stream in streams for moment in stream.times_s]
+    last_s = max(stream.times_s[-1] for stream in streams)
     count = sum(stream.num_tokens for stream in streams)
     gaps_s = all_gaps_s(streams)
     return LoadFigures(
@@ -84,8 +84,8 @@ def load_figures(streams: Sequence[Stream]) -> LoadFigures:
         gap_median_s=percentile(gaps_s, 0.5),
         gap_p95_s=percentile(gaps_s, 0.95),
         gap_worst_s=percentile(gaps_s, 1),
-        decode_tokens_per_s=decode_rate(times_s, count),
-        whole_tokens_per_s=rate(count, max(times_s) - started_s),
+        decode_tokens_per_s=decode_rate(streams),
+        whole_tokens_per_s=rate(count, last_s - started_s),
     )
 
 

@@ -1,10 +1,12 @@
 """What the figures come to: ratios of medians, which say more than figures of one machine on one day."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from app.bench.figures import Figures, LoadFigures
+from app.bench.plan import Part
 from app.bench.scenarios import NEWCOMER_WORDS, NUM_NEIGHBOURS
 
 
@@ -18,9 +20,15 @@ class Ratio:
     value: float | None
 
 
-def ratios(figures: Figures) -> list[Ratio]:
-    """All ratios of a run, the library's first."""
-    return [*_to_library(figures), *_scaling(figures), *_prefix(figures), *_interference(figures), *_bound(figures)]
+def ratios(figures: Figures, parts: Sequence[Part]) -> list[Ratio]:
+    """The ratios of what was to be measured, the library's first."""
+    found: dict[Part, Iterator[Ratio]] = {
+        "load": chain(_to_library(figures), _scaling(figures)),
+        "prefix": _prefix(figures),
+        "interference": _interference(figures),
+        "constrained": _bound(figures),
+    }
+    return [ratio for part, those in found.items() if part in parts for ratio in those]
 
 
 def _to_library(figures: Figures) -> Iterator[Ratio]:
@@ -49,12 +57,14 @@ def _scaling(figures: Figures) -> Iterator[Ratio]:
 
 
 def _prefix(figures: Figures) -> Iterator[Ratio]:
-    for name, when, measured in (
-        ("prefix", "", figures.prefix),
-        ("prefix_after_restart", " after a restart", figures.prefix_after_restart),
-    ):
-        value = measured and _over(measured.second_turn_ttft_s, measured.new_tokens_ttft_s)
-        yield Ratio(name, f"time to first token{when}: second turn / its new words alone", "lower", value)
+    title = "second turn / its new words alone"
+    it, later = figures.prefix, figures.prefix_after_restart
+    value = it and _over(it.second_turn_ttft_s, it.new_tokens_ttft_s)
+    yield Ratio("prefix", f"time to first token: {title}", "lower", value)
+    # Only a server that the bench has started itself is started again.
+    if later is not None:
+        value = _over(later.second_turn_ttft_s, later.new_tokens_ttft_s)
+        yield Ratio("prefix_after_restart", f"time to first token after a restart: {title}", "lower", value)
 
 
 def _interference(figures: Figures) -> Iterator[Ratio]:

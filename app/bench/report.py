@@ -6,23 +6,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from app.bench.figures import Figures, LoadFigures
+from app.bench.plan import Plan
 from app.bench.ratios import Ratio, ratios
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A run: what was measured, where, how often, and what to know about it."""
+    """A run: where, what and how often it was to measure, what came out, and what to know about it."""
 
     base_url: str
     model: str
-    num_rounds: int
+    plan: Plan
     figures: Figures
     notes: Sequence[str]
 
     @property
     def ratios(self) -> list[Ratio]:
         """Of the medians."""
-        return ratios(self.figures)
+        return ratios(self.figures, self.plan.parts)
 
 
 def as_json(report: Report) -> str:
@@ -30,7 +31,8 @@ def as_json(report: Report) -> str:
     shown = {
         "base_url": report.base_url,
         "model": report.model,
-        "num_rounds": report.num_rounds,
+        "num_rounds": report.plan.num_rounds,
+        "num_tokens": report.plan.num_tokens,
         "ratios": {ratio.name: ratio.value for ratio in report.ratios},
         "figures": dataclasses.asdict(report.figures),
         "notes": list(report.notes),
@@ -40,7 +42,7 @@ def as_json(report: Report) -> str:
 
 def as_text(report: Report) -> str:
     """Ratios first."""
-    rounds = "one round" if report.num_rounds == 1 else f"medians of {report.num_rounds} rounds"
+    rounds = "one round" if report.plan.num_rounds == 1 else f"medians of {report.plan.num_rounds} rounds"
     parts = [f"{report.model} at {report.base_url}, {rounds}", _ratio_table(report.ratios)]
     if report.figures.load:
         parts.append(_table(_load_rows(report.figures)))

@@ -9,11 +9,11 @@ from statistics import median
 from typing import Any, Final
 
 from app.bench.call import Call
-from app.bench.endpoint import CallFailed, Refused
+from app.bench.endpoint import CallFailed
 from app.bench.figures import ConstrainedFigures, InterferenceFigures, PrefixFigures
 from app.bench.prompts import Prompts
 from app.bench.server import Messages, Server, asking
-from app.bench.stream import Stream, read_stream
+from app.bench.stream import Stream, read_stream, refusal
 
 # With the template around them about 1,000 tokens of a usual vocabulary.
 CONVERSATION_WORDS: Final = 950
@@ -23,10 +23,10 @@ NUM_NEIGHBOURS: Final = 3
 _ANSWER_TOKENS: Final = 32
 # Of a first answer only the beginning is measured; the second token shows that the first has come.
 _FEW_TOKENS: Final = 2
-# A stream that is to be disturbed has run for so many events by then, and goes on for long enough.
-_EVENTS_BEFORE: Final = 32
-_RUNNING_TOKENS: Final = 512
-_EVENTS_BEGUN: Final = 4
+# A stream that another is measured beside has arrived so many times by then, and goes on for long enough.
+_ARRIVALS_TO_COMPARE: Final = 32
+_ARRIVALS_TO_BEGIN: Final = 3
+_RUNNING_TOKENS: Final = 2048
 # What a server needs to notice that a client is gone.
 _SETTLE_S: Final = 0.3
 
@@ -36,7 +36,7 @@ _SCHEMA: Final[dict[str, Any]] = {
     "properties": {
         "chapters": {
             "type": "array",
-            "minItems": 50,
+            "minItems": 200,
             "items": {
                 "type": "object",
                 "properties": {"title": {"type": "string"}, "pages": {"type": "integer"}},
@@ -103,7 +103,7 @@ async def prefix(server: Server, prompts: Prompts) -> PrefixFigures:
 async def interference(server: Server, prompts: Prompts) -> InterferenceFigures:
     """A long prompt arrives beside a running stream; the like of it has been asked alone before."""
     alone = await server.stream(asking(prompts.words(NEWCOMER_WORDS)), _FEW_TOKENS)
-    async with _running(server, [prompts.story()], _RUNNING_TOKENS, _PLAIN, _EVENTS_BEFORE) as (call,):
+    async with _running(server, [prompts.story()], _PLAIN, _ARRIVALS_TO_COMPARE) as (call,):
         newcomer = await server.stream(asking(prompts.words(NEWCOMER_WORDS)), _FEW_TOKENS)
         running = read_stream(call, may_be_cut=True)
     before_s = [gap for moment, gap in _gaps(running) if moment <= newcomer.started_s]
@@ -122,6 +122,8 @@ async def constrained(server: Server, prompts: Prompts, num_tokens: int) -> Cons
     """A JSON schema's cost for its own stream, and for a plain one beside three."""
     plain = await server.stream(asking(prompts.story()), num_tokens)
     bound = await server.stream(asking(prompts.story()), num_tokens, **CONSTRAINT)
+    if not keeps_to_schema(bound.text):
+        raise CallFailed("the server took the JSON schema and did not keep to it")
     return ConstrainedFigures(
         plain_tokens_per_s=plain.tokens_per_s,
         constrained_tokens_per_s=bound.tokens_per_s,
@@ -130,32 +132,37 @@ async def constrained(server: Server, prompts: Prompts, num_tokens: int) -> Cons
     )
 
 
+def keeps_to_schema(text: str) -> bool:
+    """Whether the beginning of an answer is one to the schema: some servers accept it and do nothing."""
+    start, written = '{"chapters":[{"', "".join(text.split())
+    return bool(written) and (written.startswith(start) or start.startswith(written))
+
+
 async def _speed_beside(
     server: Server, prompts: Prompts, num_tokens: int, fields: Mapping[str, object]
 ) -> float | None:
     """A plain stream's speed while others run."""
-    texts = prompts.stories(NUM_NEIGHBOURS)
-    async with _running(server, texts, 8 * num_tokens, fields, _EVENTS_BEGUN) as neighbours:
+    async with _running(server, prompts.stories(NUM_NEIGHBOURS), fields, _ARRIVALS_TO_BEGIN) as neighbours:
         stream = await server.stream(asking(prompts.story()), num_tokens)
         if any(call.is_over for call in neighbours):
-            raise CallFailed("the neighbours' answers ended first: ask for fewer tokens, or for more at once")
+            raise CallFailed("the answers beside which one was to be measured ended first")
     return stream.tokens_per_s
 
 
 @asynccontextmanager
 async def _running(
-    server: Server, texts: Sequence[str], num_tokens: int, fields: Mapping[str, object], num_events: int
+    server: Server, texts: Sequence[str], fields: Mapping[str, object], num_arrivals: int
 ) -> AsyncGenerator[list[Call]]:
     """Streams that have begun; they are hung up in the end."""
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.sleep, _SETTLE_S)
         calls: list[Call] = []
         for text in texts:
-            call = await server.begin(asking(text), num_tokens, **fields)
+            call = await server.begin(asking(text), _RUNNING_TOKENS, **fields)
             stack.callback(call.hang_up)
             calls.append(call)
         for call in calls:
-            await call.wait(num_events)
+            await call.wait(num_arrivals)
             if call.status != 200:
-                raise Refused(call.status, "")
+                raise refusal(call)
         yield calls

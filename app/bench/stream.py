@@ -40,13 +40,22 @@ class Stream:
     @property
     def tokens_per_s(self) -> float | None:
         """From the first arrival on."""
-        return decode_rate(self.times_s, self.num_tokens)
+        return decode_rate([self])
 
 
-def decode_rate(times_s: Sequence[float], num_tokens: int) -> float | None:
-    """Tokens per second from the first arrival of text on: what came with it was not waited for since."""
+def decode_rate(streams: "Sequence[Stream]") -> float | None:
+    """Tokens per second from the first arrival of text on: what came with it was not waited for since.
+
+    None when most text came together with other text of its stream: then the times tell of a busy machine, or of a
+    server that sends in bursts, and not of decoding.
+    """
+    times_s = [moment for stream in streams for moment in stream.times_s]
+    num_apart = sum(len(set(stream.times_s)) for stream in streams)
+    if 2 * num_apart < len(times_s):
+        return None
     first_s = min(times_s)
     num_later = sum(moment > first_s for moment in times_s)
+    num_tokens = sum(stream.num_tokens for stream in streams)
     return rate(num_tokens * num_later / len(times_s), max(times_s) - first_s)
 
 
@@ -88,7 +97,7 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 def read_stream(call: Call, *, may_be_cut: bool = False) -> Stream:
     """What a call has brought so far. Errors: Refused; CallFailed when it failed, is empty, or ends too early."""
     if call.status != 200:
-        raise Refused(call.status, _reason(call.body))
+        raise refusal(call)
     stream = Stream(call.started_s)
     reader = EventReader()
     for moment_s, piece in call.pieces:
@@ -101,6 +110,11 @@ def read_stream(call: Call, *, may_be_cut: bool = False) -> Stream:
     if not (stream.is_finished or may_be_cut):
         raise CallFailed(f"the stream broke off after {len(stream.times_s)} pieces of text")
     return stream
+
+
+def refusal(call: Call) -> Refused:
+    """What a call says that was not answered with a stream."""
+    return Refused(call.status, _reason(call.body))
 
 
 def _take(stream: Stream, moment_s: float, data: bytes) -> None:

@@ -5,6 +5,7 @@ import pytest
 from app.bench.course import Course
 from app.bench.endpoint import CallFailed
 from app.bench.plan import Plan
+from app.bench.scenarios import keeps_to_schema
 from app.bench.server import find_server
 from tests.bench.golden_replies import BODY, DONE, LAST, TEXT_EVENTS, chunked, error, replying, with_length
 
@@ -38,6 +39,28 @@ async def test_a_server_that_refuses_schemas_is_measured_without() -> None:
     assert it.figures.constrained is None
     assert "Not measured, or not to the end: constrained decoding: the server answered 400: no schemas." in it.notes
     assert "With 1 at once some answers ended before 8 tokens." in it.notes
+
+
+async def test_a_server_that_ignores_schemas_is_found_out() -> None:
+    async with replying(lambda _: chunked(BODY, 40)) as where:
+        it = course(Plan(num_rounds=1, parts=("constrained",)))
+        await it.run(await find_server(where, "m"))
+    assert it.figures.constrained is None
+    assert any("did not keep to it" in note for note in it.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "keeps"),
+    [
+        ('{"chapters": [{"title": "a', True),
+        ('{\n  "chap', True),
+        ("", False),
+        ('{"Chapters": [', False),
+        ("Sure! {", False),
+    ],
+)
+def test_what_keeps_to_the_schema(text: str, keeps: bool) -> None:
+    assert keeps_to_schema(text) is keeps
 
 
 async def test_a_server_that_refuses_stream_options_is_asked_without() -> None:

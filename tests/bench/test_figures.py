@@ -13,6 +13,7 @@ from app.bench.figures import (
     median_of,
     percentile,
 )
+from app.bench.plan import PARTS
 from app.bench.ratios import ratios
 from app.bench.stream import Stream
 
@@ -43,6 +44,7 @@ def test_the_figures_of_streams_that_ran_together() -> None:
 
 def test_tokens_that_come_with_the_first_do_not_count_as_decoded_since() -> None:
     assert Stream(0, [1.0, 1.0, 1.0, 2.0], num_tokens=8).tokens_per_s == pytest.approx(2)
+    assert Stream(0, [1.0, 1.0, 1.0, 1.0, 2.0], num_tokens=5).tokens_per_s is None
     assert Stream(0, [1.0, 1.0], num_tokens=2).tokens_per_s is None
     assert Stream(0, [1.0], num_tokens=1).tokens_per_s is None
 
@@ -67,7 +69,7 @@ def test_ratios() -> None:
         interference=InterferenceFigures(0.01, 0.04, 2, 3),
         constrained=ConstrainedFigures(100, 90, 50, 45),
     )
-    assert {ratio.name: ratio.value for ratio in ratios(figures)} == pytest.approx(
+    assert {ratio.name: ratio.value for ratio in ratios(figures, PARTS)} == pytest.approx(
         {
             "decode_1": 0.5,
             "whole_1": 0.5,
@@ -86,6 +88,11 @@ def test_ratios() -> None:
 
 def test_without_the_library_speeds_are_compared_with_one_request() -> None:
     figures = Figures(load={1: LoadRound(load(1, 1, 10)), 4: LoadRound(load(1, 1, 30)), 8: LoadRound(load(1, 1, None))})
-    found = {ratio.name: ratio.value for ratio in ratios(figures)}
+    found = {ratio.name: ratio.value for ratio in ratios(figures, PARTS)}
     assert (found["scaling_4"], found["scaling_8"]) == (3, None)
+    assert "prefix_after_restart" not in found
     assert [found[name] for name in ("prefix", "gap", "newcomer", "constrained")] == [None] * 4
+
+
+def test_what_was_not_asked_for_has_no_ratio() -> None:
+    assert [ratio.name for ratio in ratios(Figures(), ("interference",))] == ["gap", "newcomer"]

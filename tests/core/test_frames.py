@@ -37,11 +37,17 @@ BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
 SAMPLING = st.builds(
     requests.Sampling,
     **{
-        name: st.none() | NUMBER for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty")
+        name: st.none() | NUMBER
+        for name in (
+            *("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty"),
+            *("typical_p", "xtc_probability", "dry_multiplier", "dry_base"),
+        )
     },
     logit_bias=st.none() | st.dictionaries(COUNT, NUMBER, max_size=3),
     top_k=st.none() | COUNT,
     seed=st.none() | st.integers(0, 2**63 - 1),
+    dry_allowed_length=st.none() | COUNT,
+    dry_sequence_breakers=st.none() | st.lists(TEXT, max_size=3).map(tuple),
 )
 MESSAGE = st.builds(requests.Message, st.sampled_from(get_args(requests.Role)), TEXT, st.none() | TEXT)
 REQUEST_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {

@@ -6,7 +6,7 @@ import pytest
 from app.core.requests import Sampling
 from app.errors import InvalidRequest
 from app.handler.lm.defaults import GenerationDefaults, generation_defaults
-from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.parameters import Dry, SamplingParameters
 from app.settings import ModelSpec
 
 USUAL = GenerationDefaults(4096, SamplingParameters(temperature=0.7, top_p=0.95))
@@ -94,6 +94,20 @@ def test_a_request_goes_before_everything_field_by_field() -> None:
     asked = Sampling(0.0, 1.0, 0, 0.0, 1.0, 0.0, 0.0, {99: -1.5, 0: 2}, 0)
     assert own.resolve(asked, 100) == SamplingParameters(0.0, 1.0, 0, 0.0, 1.0, 0.0, 0.0, ((99, -1.5), (0, 2)), 0)
     assert own.resolve(Sampling(top_k=3), 100).temperature == 0.6
+
+
+def test_samplers_that_only_a_request_can_ask_for() -> None:
+    usual = USUAL.resolve(Sampling(dry_base=2.0, xtc_threshold=0.3, typical_p=0.5), 100)
+    assert (usual.typical_p, usual.xtc_probability, usual.dry) == (0.5, 0.0, None)
+    xtc = USUAL.resolve(Sampling(xtc_probability=0.5), 100)
+    assert (xtc.xtc_probability, xtc.xtc_threshold) == (0.5, 0.1)
+    assert USUAL.resolve(Sampling(dry_multiplier=0.8), 100).dry == Dry(0.8, 1.75, 2, ("\n", ":", '"', "*"), -1)
+    asked = Sampling(
+        dry_multiplier=1.0, dry_base=1.5, dry_allowed_length=3, dry_sequence_breakers=(), dry_penalty_last_n=64
+    )
+    assert USUAL.resolve(asked, 100).dry == Dry(1.0, 1.5, 3, (), 64)
+    assert USUAL.resolve(Sampling(dry_multiplier=0.8, dry_penalty_last_n=0), 100).dry is None
+    assert USUAL.resolve(Sampling(dry_multiplier=0.0), 100).dry is None
 
 
 @pytest.mark.parametrize("token", [-1, 100, 10**6])

@@ -79,6 +79,13 @@ def test_what_a_request_leaves_open_is_filled_in(tmp_path: Path) -> None:
     assert (asked.max_tokens, asked.sampling.temperature, asked.stop) == (3, 0.0, ("a", "b"))
 
 
+def test_xtc_spares_the_ends_of_answers_and_lines(tmp_path: Path) -> None:
+    prompts = builder(tmp_path)
+    spared = prompts.prepare(GenerationRequest(HELLO, Sampling(xtc_probability=0.5))).sampling.xtc_spared
+    assert [prompts._tokenizer.decode([token]) for token in spared] == ["<|im_end|>", "\n"]
+    assert prompts.prepare(GenerationRequest(HELLO)).sampling.xtc_spared == ()
+
+
 class TestContext:
     def test_an_answer_is_clamped_to_the_room_that_is_left(self, tmp_path: Path) -> None:
         length = len(builder(tmp_path).prepare(GenerationRequest(HELLO)).prompt)
