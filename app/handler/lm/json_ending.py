@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.uint32]
 
-# By what is open: inside of a string its end; outside of one whatever opens nothing, else the shortest string.
+# By what is open: inside of a string its end; outside of one whatever opens nothing, else the end of a number before
+# another key, else the shortest string.
 _IN_STRING = (re.compile(rb'"[\]}\s]*'),)
-_OUTSIDE = (re.compile(rb"\s*(?:null|true|false)?[\]}\s]*"), re.compile(rb'\s*"{1,2}[\]}\s]*'))
+_OUTSIDE = (
+    re.compile(rb"\s*(?:null|true|false)?[\]}\s]*"),
+    re.compile(rb'\s*,\s*"?'),
+    re.compile(rb'\s*"{1,2}[\]}\s]*'),
+)
 # Tokens to keep in hand for each open bracket, and for what may be required besides.
 _TOKENS_PER_LEVEL = 4
 _TOKENS_IN_HAND = 16

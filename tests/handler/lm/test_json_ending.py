@@ -14,6 +14,16 @@ from tests.fixtures.choosing import Model, schema_format, tiny
 from tests.fixtures.json_schemas import SCHEMAS
 
 UNBOUNDED: dict[str, dict[str, Any]] = {
+    "numbers": {
+        "type": "object",
+        "properties": {
+            "a": {"type": "integer"},
+            "b": {"type": "number"},
+            "c": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["a", "b", "c"],
+        "additionalProperties": False,
+    },
     "text": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
     "list": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
     "map": {"type": "object", "additionalProperties": {"type": "object", "additionalProperties": {"type": "number"}}},
@@ -47,6 +57,13 @@ def test_every_answer_of_a_schema_is_whole(model: Model, name: str) -> None:
         text, has_ended = careless(model, schema_format(schema), 400, seed)
         assert has_ended, text
         assert Draft202012Validator(schema).is_valid(json.loads(text)), text
+
+
+def test_long_numbers_leave_room_for_what_follows(model: Model) -> None:
+    for seed in range(40):
+        text, has_ended = careless(model, schema_format(UNBOUNDED["numbers"]), 60, seed)
+        assert has_ended, text
+        assert set(json.loads(text)) == {"a", "b", "c"}
 
 
 def test_every_object_is_whole(model: Model) -> None:
