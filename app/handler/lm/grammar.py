@@ -72,10 +72,6 @@ class Grammar:
         """Whether the text is complete and cannot go on: only an end-of-sequence token is left."""
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
-    def forced(self) -> list[int]:
-        """The tokens that must come next, as the tokenizer itself would cut them; often none. None is taken."""
-        return [] if self._matcher.is_stopped() else self._matcher.compute_ff_tokens()
-
     def copy(self) -> "Grammar":
         """The same state, to go on from independently."""
         self._has_restarted = False

@@ -269,19 +269,6 @@ class TestRows:
         assert not grammar.is_finished
         assert len(byte_level.allowed(other)) == 2
 
-    def test_forced_tokens_are_the_only_ones_allowed(self, smollm: Model) -> None:
-        grammar = smollm.compiler.compile(schema_format(SCHEMAS["person"]))
-        forced = grammar.forced()
-        whole = '{"name":"x","age":1,"tags":[]}'
-        text = smollm.text(forced)
-        assert whole.startswith(text)
-        assert len(text) >= len('{"name')
-        for token in forced:
-            assert smollm.allowed(grammar).tolist() == [token]
-            grammar.advance(token)
-        smollm.feed(grammar, whole.removeprefix(text))
-        assert grammar.forced() == []
-
     def test_no_more_formats_are_kept_than_have_room(self, byte_level: Model) -> None:
         for index in range(40):
             byte_level.compiler.compile(Choice((f"choice {index}",)))
