@@ -12,7 +12,8 @@ from app.api.openai_errors import ERROR_DOCS
 from app.api.output_format import to_output_format
 from app.api.replies import Call, StreamReply, UnaryReply
 from app.api.volatile_headers import without_volatile_headers
-from app.core.requests import GenerationRequest, Message, Role, Sampling
+from app.core.conversation import Conversation, Message, Role
+from app.core.requests import GenerationRequest, Sampling
 from app.errors import InvalidRequest, UnsupportedField
 from app.schemas.chat import (
     MAX_BREAKER_CHARACTERS,
@@ -54,7 +55,10 @@ async def create_chat_completion(request: Request) -> Response:
 def to_generation(body: ChatCompletionRequest) -> GenerationRequest:
     """Translate a body. Errors: InvalidRequest."""
     return GenerationRequest(
-        messages=[_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)],
+        prompt=Conversation(
+            messages=[_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)],
+            template_arguments=_template_arguments(body.chat_template_kwargs),
+        ),
         sampling=Sampling(
             temperature=body.temperature,
             top_p=body.top_p,
@@ -76,7 +80,6 @@ def to_generation(body: ChatCompletionRequest) -> GenerationRequest:
         ),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=_stops(body.stop),
-        template_arguments=_template_arguments(body.chat_template_kwargs),
         output_format=to_output_format(body),
         num_choices=body.n or 1,
         top_logprobs=_top_logprobs(body),

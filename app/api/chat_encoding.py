@@ -10,18 +10,8 @@ from collections.abc import Sequence
 import msgspec
 
 from app.api.openai_errors import error_json
-from app.core.events import (
-    Candidate,
-    Choice,
-    ChoiceEnded,
-    Event,
-    Finished,
-    Started,
-    TextDelta,
-    TokenLogprob,
-    Usage,
-    fold,
-)
+from app.core.completion import Choice, fold
+from app.core.events import Candidate, ChoiceEnded, Event, Finished, Started, TextDelta, TokenLogprob, Usage
 from app.errors import ServerError
 
 _json = msgspec.json.Encoder().encode

@@ -1,7 +1,5 @@
 """What a handler says about a running request: every protocol encodes from these, none of them is protocol-shaped."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -58,8 +56,39 @@ class TextDelta(msgspec.Struct, frozen=True, array_like=True, tag="t"):
     logprobs: list[TokenLogprob] | None = None
 
 
+class ReasoningDelta(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
+    """A piece of what a choice thinks before or between its answer: whole code points."""
+
+    text: str
+    choice: int = 0
+
+
+class ToolCallStarted(msgspec.Struct, frozen=True, array_like=True, tag="k", gc=False):
+    """A choice calls a function: its `index`-th call, counted from 0. `id` is unique to the call."""
+
+    index: int
+    id: str
+    name: str
+    choice: int = 0
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, array_like=True, tag="a", gc=False):
+    """A piece of the arguments of the call that was started last: the pieces of one call join to a JSON object."""
+
+    index: int
+    arguments: str
+    choice: int = 0
+
+
+class ToolCallEnded(msgspec.Struct, frozen=True, array_like=True, tag="z", gc=False):
+    """The call that was started last is complete. One that was cut off has no such event."""
+
+    index: int
+    choice: int = 0
+
+
 class ChoiceEnded(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
-    """A choice is complete."""
+    """A choice is complete; "tool_calls" when it ended by itself and made a call."""
 
     reason: FinishReason
     choice: int = 0
@@ -87,47 +116,16 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="x"):
     param: str | None = None
 
 
-Event = Started | PrefillProgress | TextDelta | ChoiceEnded | Finished | Embedded | Failed
-
-
-@dataclass(slots=True)
-class Choice:
-    """One whole answer."""
-
-    text: str = ""
-    reason: FinishReason = "stop"
-    stop_sequence: str | None = None
-    logprobs: list[TokenLogprob] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A whole generation, folded from its events; the choices in order."""
-
-    choices: list[Choice]
-    usage: Usage
-
-
-def fold(events: Iterable[Event]) -> Completion:
-    """Fold a generation's events into what a non-streaming reply shows.
-
-    Errors: ValueError when the events do not end with `Finished`.
-    """
-    choices: dict[int, Choice] = {}
-    texts: dict[int, list[str]] = {}
-    for event in events:
-        match event:
-            case TextDelta(text, index, logprobs):
-                texts.setdefault(index, []).append(text)
-                choice = choices.setdefault(index, Choice())
-                if logprobs is not None:
-                    choice.logprobs = (choice.logprobs or []) + logprobs
-            case ChoiceEnded(reason, index, stop_sequence):
-                choice = choices.setdefault(index, Choice())
-                choice.reason, choice.stop_sequence = reason, stop_sequence
-                choice.text = "".join(texts.get(index, []))
-            case Finished(usage):
-                return Completion([choices[index] for index in sorted(choices)], usage)
-            case _:
-                pass
-    raise ValueError("a generation ended without its Finished event")
+Event = (
+    Started
+    | PrefillProgress
+    | TextDelta
+    | ReasoningDelta
+    | ToolCallStarted
+    | ToolCallDelta
+    | ToolCallEnded
+    | ChoiceEnded
+    | Finished
+    | Embedded
+    | Failed
+)

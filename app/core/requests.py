@@ -4,17 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from app.core.conversation import Conversation, RawPrompt
 from app.core.output_format import OutputFormat
-
-Role = Literal["system", "user", "assistant", "tool"]
-
-
-class Message(msgspec.Struct, frozen=True, array_like=True):
-    """One turn of a conversation; text only."""
-
-    role: Role
-    content: str
-    name: str | None = None
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,18 +35,17 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="generate"):
-    """Generate text that continues a conversation.
+    """Generate text that continues a conversation or a text.
 
     `num_choices` answers share one prefill. `top_logprobs` asks for the log-probabilities of the generated tokens and
     of so many candidates beside each. Prompts of one `cache_namespace` share their prefixes, with no others.
     An answer that says the same few tokens `repetition_guard` times in a row ends there.
     """
 
-    messages: list[Message]
+    prompt: Conversation | RawPrompt
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
-    template_arguments: dict[str, object] = {}
     output_format: OutputFormat | None = None
     num_choices: int = 1
     top_logprobs: int | None = None

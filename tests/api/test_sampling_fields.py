@@ -33,7 +33,7 @@ def test_every_number_arrives_under_its_name() -> None:
     }
     assert generation(**asked).sampling == Sampling(**asked)  # type: ignore[arg-type]
     assert generation(repetition_guard=16).repetition_guard == 16
-    assert generation() == GenerationRequest(generation().messages)
+    assert generation() == GenerationRequest(generation().prompt)
 
 
 @pytest.mark.parametrize(

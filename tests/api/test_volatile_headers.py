@@ -2,6 +2,7 @@ import pytest
 
 from app.api.chat import to_generation
 from app.api.volatile_headers import without_volatile_headers
+from app.core.conversation import Conversation
 from app.schemas.chat import ChatCompletionRequest
 
 LINE = "x-anthropic-billing-header: cc_version=2.1.15.c5a; cc_entrypoint=cli; cch=00000;"
@@ -30,7 +31,8 @@ def test_only_system_prompts_are_looked_at() -> None:
         {"role": "user", "content": f"{LINE}\nWhat is this?"},
     ]
     asked = to_generation(ChatCompletionRequest.model_validate({"messages": messages}))
-    assert [message.content for message in asked.messages] == [
+    assert isinstance(asked.prompt, Conversation)
+    assert [message.content for message in asked.prompt.messages] == [
         "You are a coder.",
         "Be brief.",
         f"{LINE}\nWhat is this?",

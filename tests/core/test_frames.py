@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core import events, frames, requests
+from app.core import conversation, events, frames, requests
 from app.core.frames import FrameError, ToServer, ToWorker, encode
 
 # Surrogates are no text: UTF-8 has none.
@@ -27,6 +27,10 @@ BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     events.Started: st.builds(events.Started, COUNT, COUNT),
     events.PrefillProgress: st.builds(events.PrefillProgress, COUNT, COUNT),
     events.TextDelta: st.builds(events.TextDelta, TEXT, COUNT, st.none() | st.lists(LOGPROB, max_size=2)),
+    events.ReasoningDelta: st.builds(events.ReasoningDelta, TEXT, COUNT),
+    events.ToolCallStarted: st.builds(events.ToolCallStarted, COUNT, TEXT, TEXT, COUNT),
+    events.ToolCallDelta: st.builds(events.ToolCallDelta, COUNT, TEXT, COUNT),
+    events.ToolCallEnded: st.builds(events.ToolCallEnded, COUNT, COUNT),
     events.ChoiceEnded: st.builds(
         events.ChoiceEnded, st.sampled_from(get_args(events.FinishReason)), COUNT, st.none() | TEXT
     ),
@@ -49,15 +53,38 @@ SAMPLING = st.builds(
     dry_allowed_length=st.none() | COUNT,
     dry_sequence_breakers=st.none() | st.lists(TEXT, max_size=3).map(tuple),
 )
-MESSAGE = st.builds(requests.Message, st.sampled_from(get_args(requests.Role)), TEXT, st.none() | TEXT)
+MESSAGE = st.builds(
+    conversation.Message,
+    st.sampled_from(get_args(conversation.Role)),
+    TEXT,
+    st.none() | TEXT,
+    st.lists(st.builds(conversation.ToolCall, TEXT, TEXT, TEXT), max_size=2).map(tuple),
+    st.none() | TEXT,
+    st.none() | TEXT,
+)
+TOOL_USE = st.builds(
+    conversation.ToolUse,
+    st.lists(st.builds(conversation.Tool, TEXT, st.none() | TEXT, TEXT, st.booleans()), max_size=2).map(tuple),
+    st.sampled_from(["auto", "none", "required"]),
+    st.none() | st.lists(TEXT, max_size=2).map(tuple),
+    st.booleans(),
+)
+EFFORT = st.sampled_from(get_args(conversation.Effort))
+REASONING = st.builds(conversation.Reasoning, st.none() | st.booleans(), st.none() | EFFORT, st.none() | COUNT)
+PROMPT = st.builds(
+    conversation.Conversation,
+    st.lists(MESSAGE, max_size=3),
+    st.none() | TOOL_USE,
+    REASONING,
+    st.dictionaries(TEXT, JSON, max_size=3),
+) | st.builds(conversation.RawPrompt, TEXT | st.lists(COUNT, max_size=3), st.none() | TEXT)
 REQUEST_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     requests.GenerationRequest: st.builds(
         requests.GenerationRequest,
-        st.lists(MESSAGE, max_size=3),
+        PROMPT,
         SAMPLING,
         st.none() | COUNT,
         st.lists(TEXT, max_size=3).map(tuple),
-        st.dictionaries(TEXT, JSON, max_size=3),
     ),
     requests.EmbeddingRequest: st.builds(
         requests.EmbeddingRequest, st.lists(TEXT | st.lists(COUNT, max_size=3), max_size=3), st.none() | COUNT
@@ -151,13 +178,16 @@ def test_one_wrong_byte_is_a_message_or_a_frame_error(message: ToServer, place: 
 
 def nested(depth: int) -> bytes:
     """A Submit whose template_arguments hold lists in lists."""
-    request = msgspec.msgpack.encode({"type": "generate", "messages": [], "template_arguments": {"x": 0}})
+    request = msgspec.msgpack.encode(
+        {"type": "generate", "prompt": {"type": "conversation", "messages": [], "template_arguments": {"x": 0}}}
+    )
     return b"\x93\xa6submit\x01" + request[:-1] + b"\x91" * depth + b"\x00"
 
 
 def test_a_nested_submit_is_read() -> None:
     (message,) = to_worker().feed(frame(nested(3)))
-    assert message == frames.Submit(1, requests.GenerationRequest([], template_arguments={"x": [[[0]]]}))
+    asked = conversation.Conversation([], template_arguments={"x": [[[0]]]})
+    assert message == frames.Submit(1, requests.GenerationRequest(asked))
 
 
 @pytest.mark.parametrize(

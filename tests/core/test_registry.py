@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app.core.events import Event, Finished, Started, TextDelta, fold
+from app.core.completion import fold
+from app.core.conversation import Conversation, Message
+from app.core.events import Event, Finished, Started, TextDelta
 from app.core.record import RequestRecord
 from app.core.registry import Registry
-from app.core.requests import EmbeddingRequest, GenerationRequest, Message, Request, Sampling
+from app.core.requests import EmbeddingRequest, GenerationRequest, Request, Sampling
 from app.errors import InvalidRequest, ModelLoadError, ModelNotFound, ModelUnavailable, RequestTimeout, ShuttingDown
 from app.settings import ModelSpec
 
@@ -20,7 +22,7 @@ END_TOKEN = 2
 def asked(max_tokens: int) -> GenerationRequest:
     """Greedy, and never at its end before `max_tokens`."""
     sampling = Sampling(temperature=0.0, logit_bias={END_TOKEN: -100.0})
-    return GenerationRequest([Message("user", "hello")], sampling, max_tokens=max_tokens)
+    return GenerationRequest(Conversation([Message("user", "hello")]), sampling, max_tokens=max_tokens)
 
 
 @asynccontextmanager

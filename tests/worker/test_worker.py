@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from app.core import frames
-from app.core.events import Event, Failed, Finished, Started, TextDelta, fold
-from app.core.requests import EmbeddingRequest, GenerationRequest, Message, Sampling
+from app.core.completion import fold
+from app.core.conversation import Conversation, Message
+from app.core.events import Event, Failed, Finished, Started, TextDelta
+from app.core.requests import EmbeddingRequest, GenerationRequest, Sampling
 from app.settings import ModelSpec
 from tests.fixtures.driving import check_order
 
@@ -133,7 +135,7 @@ def running(llama_folder: Path) -> Iterator[Worker]:
 
 
 def ask(max_tokens: int | None = None, **fields: object) -> GenerationRequest:
-    return GenerationRequest(HELLO, Sampling(temperature=0.0), max_tokens=max_tokens, **fields)  # type: ignore[arg-type]
+    return GenerationRequest(Conversation(HELLO), Sampling(temperature=0.0), max_tokens=max_tokens, **fields)  # type: ignore[arg-type]
 
 
 class TestServing:
@@ -160,7 +162,7 @@ class TestServing:
         running.send(
             frames.Submit(20, ask(template_arguments={"tools": []})),
             frames.Submit(21, ask(3)),
-            frames.Submit(22, GenerationRequest([Message("user", "word " * 5000)])),
+            frames.Submit(22, GenerationRequest(Conversation([Message("user", "word " * 5000)]))),
         )
         running.finish(20, 21, 22)
         (refused,) = running.events[20]
@@ -223,7 +225,9 @@ class TestCaches:
             worker = Worker()
             worker.send(worker.load(llama_folder, prompt_cache_dir=str(tmp_path)))
             worker.ready()
-            worker.send(frames.Submit(1, GenerationRequest([Message("user", "word " * 50)], max_tokens=2)))
+            worker.send(
+                frames.Submit(1, GenerationRequest(Conversation([Message("user", "word " * 50)]), max_tokens=2))
+            )
             worker.finish(1)
             cached.append(fold(worker.events[1]).usage.cached_tokens)
             # The one that still runs is kept, too.

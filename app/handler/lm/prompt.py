@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from app.core.requests import GenerationRequest, Message
+from app.core.conversation import Conversation, Message, RawPrompt
+from app.core.requests import GenerationRequest
 from app.errors import ContextLengthExceeded, InvalidRequest
 from app.handler.context import num_tokens_at_least
 from app.handler.lm.defaults import GenerationDefaults
@@ -72,7 +73,7 @@ class PromptBuilder:
 
     def prepare(self, request: GenerationRequest) -> PreparedGeneration:
         """Errors: InvalidRequest, ContextLengthExceeded."""
-        prompt = self._tokenize(self._render(request.messages, request.template_arguments))
+        prompt = self._prompt(request.prompt)
         room = self._context_length - len(prompt)
         if room < 1:
             raise self._too_long(str(len(prompt)))
@@ -93,6 +94,21 @@ class PromptBuilder:
             message_ends=self._message_ends(prompt),
             repetition_guard=request.repetition_guard,
         )
+
+    def _prompt(self, asked: Conversation | RawPrompt) -> list[int]:
+        match asked:
+            case Conversation():
+                return self._tokenize(self._render(asked.messages, asked.template_arguments))
+            case RawPrompt(text):
+                return self._tokenize(text) if isinstance(text, str) else self._check(text)
+
+    def _check(self, tokens: list[int]) -> list[int]:
+        """Token ids from a client."""
+        if not tokens:
+            raise InvalidRequest("The prompt is empty.", param="prompt")
+        if unknown := [token for token in tokens if not 0 <= token < self._vocabulary_size]:
+            raise InvalidRequest(f"The prompt has token {unknown[0]}, which this model does not have.", param="prompt")
+        return tokens
 
     def _render(self, messages: list[Message], arguments: dict[str, object]) -> str:
         if reserved := _RESERVED_ARGUMENTS & arguments.keys():

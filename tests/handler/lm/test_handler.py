@@ -7,7 +7,8 @@ import mlx.core as mx
 import pytest
 from mlx_lm import load
 
-from app.core.requests import GenerationRequest, Message, Sampling
+from app.core.conversation import Conversation, Message
+from app.core.requests import GenerationRequest, Sampling
 from app.errors import ContextLengthExceeded, ModelLoadError
 from app.handler.lm.handler import LMHandler
 from app.settings import ModelSpec
@@ -26,7 +27,7 @@ def handler(folder: Path, log: Log | None = None, **settings: object) -> LMHandl
 
 def ask(text: str = "hello", max_tokens: int | None = None, **sampling: object) -> GenerationRequest:
     own = Sampling(**({"temperature": 0.0} | sampling))  # type: ignore[arg-type]
-    return GenerationRequest([Message("user", text)], own, max_tokens)
+    return GenerationRequest(Conversation([Message("user", text)]), own, max_tokens)
 
 
 def answer(one: LMHandler, log: Log, request: GenerationRequest) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from app.core.events import Choice, Completion
+from app.core.completion import Choice, Completion
 from app.handler.lm.grammar import GrammarCompiler
 from app.handler.lm.kv_budget import KvBudget
 from app.handler.lm.parameters import Dry, SamplingParameters

@@ -7,7 +7,8 @@ import pytest
 from mlx_lm.tokenizer_utils import load
 from transformers import PreTrainedTokenizerBase
 
-from app.core.requests import GenerationRequest, Message, Sampling
+from app.core.conversation import Conversation, Message, RawPrompt
+from app.core.requests import GenerationRequest, Sampling
 from app.errors import ContextLengthExceeded, InvalidRequest
 from app.handler.lm.defaults import GenerationDefaults
 from app.handler.lm.grammar import GrammarCompiler
@@ -36,14 +37,14 @@ def rendered(prompts: PromptBuilder, request: GenerationRequest) -> str:
 
 def test_the_conversation_in_the_models_own_words(tmp_path: Path) -> None:
     messages = [Message("system", "be brief"), Message("user", "h\u00e9llo \u4f60\u597d"), Message("assistant", "hi")]
-    assert rendered(builder(tmp_path), GenerationRequest(messages)) == (
+    assert rendered(builder(tmp_path), GenerationRequest(Conversation(messages))) == (
         "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nh\u00e9llo \u4f60\u597d<|im_end|>\n"
         "<|im_start|>assistant\nhi<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
 def test_markers_are_single_tokens_and_none_is_added(tmp_path: Path) -> None:
-    prompt = builder(tmp_path).prepare(GenerationRequest(HELLO)).prompt
+    prompt = builder(tmp_path).prepare(GenerationRequest(Conversation(HELLO))).prompt
     start, end = tiny_tokenizers.SPECIAL.index("<|im_start|>"), tiny_tokenizers.SPECIAL.index("<|im_end|>")
     assert prompt[0] == start
     assert (prompt.count(start), prompt.count(end)) == (2, 1)
@@ -60,58 +61,66 @@ def test_a_tokenizer_that_adds_a_token_of_its_own_does_not_add_it_twice(tmp_path
     }
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     prompts = builder_of(tmp_path)
-    assert prompts.prepare(GenerationRequest(HELLO)).prompt.count(0) == 1
+    assert prompts.prepare(GenerationRequest(Conversation(HELLO))).prompt.count(0) == 1
 
 
 def test_names_and_template_arguments_reach_the_template(tmp_path: Path) -> None:
     prompts = builder(
         tmp_path, "{{ messages[0].name }} {{ messages[1].name is defined }} {{ mode }} {{ add_generation_prompt }}"
     )
-    request = GenerationRequest([Message("user", "x", "Ada"), *HELLO], template_arguments={"mode": "fast"})
+    request = GenerationRequest(
+        Conversation([Message("user", "x", "Ada"), *HELLO], template_arguments={"mode": "fast"})
+    )
     assert rendered(prompts, request) == "Ada False fast True"
 
 
 def test_what_a_request_leaves_open_is_filled_in(tmp_path: Path) -> None:
     prompts = builder(tmp_path)
-    open_request = prompts.prepare(GenerationRequest(HELLO))
+    open_request = prompts.prepare(GenerationRequest(Conversation(HELLO)))
     assert (open_request.max_tokens, open_request.sampling, open_request.stop) == (64, DEFAULTS.sampling, ())
-    asked = prompts.prepare(GenerationRequest(HELLO, Sampling(temperature=0.0), max_tokens=3, stop=("a", "b")))
+    asked = prompts.prepare(
+        GenerationRequest(Conversation(HELLO), Sampling(temperature=0.0), max_tokens=3, stop=("a", "b"))
+    )
     assert (asked.max_tokens, asked.sampling.temperature, asked.stop) == (3, 0.0, ("a", "b"))
 
 
 def test_xtc_spares_the_ends_of_answers_and_lines(tmp_path: Path) -> None:
     prompts = builder(tmp_path)
-    spared = prompts.prepare(GenerationRequest(HELLO, Sampling(xtc_probability=0.5))).sampling.xtc_spared
+    spared = prompts.prepare(GenerationRequest(Conversation(HELLO), Sampling(xtc_probability=0.5))).sampling.xtc_spared
     assert [prompts._tokenizer.decode([token]) for token in spared] == ["<|im_end|>", "\n"]
-    assert prompts.prepare(GenerationRequest(HELLO)).sampling.xtc_spared == ()
+    assert prompts.prepare(GenerationRequest(Conversation(HELLO))).sampling.xtc_spared == ()
 
 
 class TestContext:
     def test_an_answer_is_clamped_to_the_room_that_is_left(self, tmp_path: Path) -> None:
-        length = len(builder(tmp_path).prepare(GenerationRequest(HELLO)).prompt)
-        assert builder(tmp_path, context_length=length + 5).prepare(GenerationRequest(HELLO)).max_tokens == 5
-        asked = GenerationRequest(HELLO, max_tokens=1000)
+        length = len(builder(tmp_path).prepare(GenerationRequest(Conversation(HELLO))).prompt)
+        assert (
+            builder(tmp_path, context_length=length + 5).prepare(GenerationRequest(Conversation(HELLO))).max_tokens == 5
+        )
+        asked = GenerationRequest(Conversation(HELLO), max_tokens=1000)
         assert builder(tmp_path, context_length=length + 1).prepare(asked).max_tokens == 1
 
     def test_a_prompt_that_leaves_no_room(self, tmp_path: Path) -> None:
-        length = len(builder(tmp_path).prepare(GenerationRequest(HELLO)).prompt)
+        length = len(builder(tmp_path).prepare(GenerationRequest(Conversation(HELLO))).prompt)
         with pytest.raises(ContextLengthExceeded, match=rf"is {length} tokens.* has {length} tokens") as refusal:
-            builder(tmp_path, context_length=length).prepare(GenerationRequest(HELLO))
+            builder(tmp_path, context_length=length).prepare(GenerationRequest(Conversation(HELLO)))
         assert refusal.value.param == "messages"
 
     def test_a_huge_text_is_refused_by_its_beginning(self, tmp_path: Path) -> None:
         """Forty megabytes would take the tokenizer, and this test, most of a minute."""
         prompts = builder(tmp_path)
         with pytest.raises(ContextLengthExceeded, match="at least"):
-            prompts.prepare(GenerationRequest([Message("user", "some words, no end of them " * 1_500_000)]))
+            prompts.prepare(
+                GenerationRequest(Conversation([Message("user", "some words, no end of them " * 1_500_000)]))
+            )
 
     def test_a_text_just_over_the_limit_is_counted_exactly(self, tmp_path: Path) -> None:
         with pytest.raises(ContextLengthExceeded, match=r"has 9\d\d tokens"):
-            builder(tmp_path).prepare(GenerationRequest([Message("user", "x y" * 300)]))
+            builder(tmp_path).prepare(GenerationRequest(Conversation([Message("user", "x y" * 300)])))
 
     def test_an_empty_prompt(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest, match="empty"):
-            builder(tmp_path, "{{ '' }}").prepare(GenerationRequest(HELLO))
+            builder(tmp_path, "{{ '' }}").prepare(GenerationRequest(Conversation(HELLO)))
 
 
 class TestTemplates:
@@ -132,16 +141,18 @@ class TestTemplates:
     )
     def test_a_template_that_refuses(self, tmp_path: Path, template: str) -> None:
         with pytest.raises(InvalidRequest, match="template does not accept") as refusal:
-            builder(tmp_path, template).prepare(GenerationRequest(HELLO))
+            builder(tmp_path, template).prepare(GenerationRequest(Conversation(HELLO)))
         assert refusal.value.param == "messages"
 
     def test_its_own_words_are_passed_on(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest, match="Only user messages, please"):
-            builder(tmp_path, "{{ raise_exception('Only user messages, please.') }}").prepare(GenerationRequest(HELLO))
+            builder(tmp_path, "{{ raise_exception('Only user messages, please.') }}").prepare(
+                GenerationRequest(Conversation(HELLO))
+            )
 
     def test_no_template(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest, match="--chat-template-file"):
-            builder(tmp_path, None).prepare(GenerationRequest(HELLO))
+            builder(tmp_path, None).prepare(GenerationRequest(Conversation(HELLO)))
 
     @pytest.mark.parametrize(
         "name",
@@ -154,4 +165,16 @@ class TestTemplates:
     @pytest.mark.parametrize("value", [None, True, "x"])
     def test_the_methods_own_arguments_are_out_of_reach(self, tmp_path: Path, name: str, value: Any) -> None:
         with pytest.raises(InvalidRequest):
-            builder(tmp_path).prepare(GenerationRequest(HELLO, template_arguments={name: value}))
+            builder(tmp_path).prepare(GenerationRequest(Conversation(HELLO, template_arguments={name: value})))
+
+
+class TestRawPrompt:
+    def test_a_text_is_tokenized_as_it_is(self, tmp_path: Path) -> None:
+        prompts = builder(tmp_path)
+        tokens = prompts.prepare(GenerationRequest(RawPrompt("hello there"))).prompt
+        assert prompts.prepare(GenerationRequest(RawPrompt(tokens))).prompt == tokens
+
+    def test_token_ids_are_checked(self, tmp_path: Path) -> None:
+        for tokens, complaint in ([], "empty"), ([3, -1], "token -1"), ([10**6], "token 1000000"):
+            with pytest.raises(InvalidRequest, match=complaint):
+                builder(tmp_path).prepare(GenerationRequest(RawPrompt(tokens)))

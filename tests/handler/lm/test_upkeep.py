@@ -6,7 +6,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from app.core.requests import GenerationRequest, Message, Sampling
+from app.core.conversation import Conversation, Message
+from app.core.requests import GenerationRequest, Sampling
 from app.handler.device import FreedMemory
 from app.handler.lm.handler import LMHandler
 from app.handler.lm.prefix_folder import fingerprint, folder_of, lock_folder, remove_outdated
@@ -93,8 +94,8 @@ def test_no_budget_in_memory_means_no_files(llama: Loaded, tmp_path: Path) -> No
 
 
 def test_a_model_that_is_loaded_again_goes_on_where_it_was(batched: Loaded, tmp_path: Path) -> None:
-    first = GenerationRequest([Message("user", "word " * 80)], Sampling(temperature=0.0), max_tokens=5)
-    other = GenerationRequest([Message("user", "other " * 60)], Sampling(temperature=0.0), max_tokens=30)
+    first = GenerationRequest(Conversation([Message("user", "word " * 80)]), Sampling(temperature=0.0), max_tokens=5)
+    other = GenerationRequest(Conversation([Message("user", "other " * 60)]), Sampling(temperature=0.0), max_tokens=30)
     answers: list[list[str]] = []
     cached: list[int] = []
     for _ in range(2):
