@@ -160,7 +160,7 @@ class TestServing:
 
     def test_one_that_is_refused_and_one_that_is_not(self, running: Worker) -> None:
         running.send(
-            frames.Submit(20, ask(template_arguments={"tools": []})),
+            frames.Submit(20, GenerationRequest(Conversation(HELLO, template_arguments={"tools": []}))),
             frames.Submit(21, ask(3)),
             frames.Submit(22, GenerationRequest(Conversation([Message("user", "word " * 5000)]))),
         )
