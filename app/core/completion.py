@@ -118,7 +118,7 @@ class _Folder:
             case ReasoningDelta(text):
                 self._add(ReasoningPart, text)
             case ToolCallStarted(_, call_id, name):
-                self._join()
+                self._begin()
                 choice.parts.append(CallPart(call_id, name))
             case ToolCallDelta(_, arguments):
                 self._pieces.append(arguments)
@@ -131,9 +131,16 @@ class _Folder:
 
     def _add(self, kind: type[TextPart | ReasoningPart], text: str) -> None:
         if text and not (self.choice.parts and isinstance(self.choice.parts[-1], kind)):
-            self._join()
+            self._begin()
             self.choice.parts.append(kind(""))
         self._pieces.append(text)
+
+    def _begin(self) -> None:
+        """Another part follows. A call that was not complete by now was none: its text is that part."""
+        self._join()
+        last = self.choice.parts[-1] if self.choice.parts else None
+        if isinstance(last, CallPart) and not last.is_complete:
+            self.choice.parts.pop()
 
     def _join(self) -> None:
         text, self._pieces = "".join(self._pieces), []

@@ -57,6 +57,13 @@ def test_a_call_that_is_cut_off_is_not_complete() -> None:
     assert choice.calls == [CallPart("a", "look", '{"x')]
 
 
+def test_what_was_no_call_after_all_is_text_alone() -> None:
+    begun = [ToolCallStarted(0, "a", "look"), ToolCallDelta(0, '{"x')]
+    again = [ToolCallStarted(1, "b", "look"), ToolCallDelta(1, "{}"), ToolCallEnded(1)]
+    (choice,) = fold([*begun, TextDelta('look{"x!'), *again, ChoiceEnded("tool_calls"), Finished(USAGE)]).choices
+    assert choice.parts == [TextPart('look{"x!'), CallPart("b", "look", "{}", is_complete=True)]
+
+
 def test_choices_are_told_apart() -> None:
     events = [
         TextDelta("b", 1),
