@@ -1,4 +1,4 @@
-"""mlx_lm's KV caches, of one row and of a batch: one object per layer."""
+"""A model's KV caches, of one row and of a batch: one object per layer, mlx_lm's or in its form."""
 
 import copy
 from collections.abc import Iterator
@@ -7,16 +7,15 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 from mlx_lm.generate import _extend_cache, _merge_caches  # pyright: ignore[reportPrivateUsage]
-from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache, make_prompt_cache
+from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
+
+from app.handler.lm.quantized_cache import QuantizedCache
+from app.handler.lm.window_cache import WindowCache
 
 Cache = list[Any]
-# Keys and values of some tokens in one layer, shapes (1, heads, tokens, dims).
-Span = tuple[mx.array, mx.array]
-
-
-def can_batch(model: nn.Module) -> bool:
-    """Whether rows of this model can run together: mlx_lm has no batched form for a few kinds of cache."""
-    return all(hasattr(layer, "merge") for layer in make_prompt_cache(model))
+# What one layer holds of some tokens, each of shape (1, heads, tokens, any): keys and values, or what they were
+# quantised to.
+Span = tuple[mx.array, ...]
 
 
 class BatchCache:
@@ -31,11 +30,6 @@ class BatchCache:
         self._is_merged = is_merged
 
     @classmethod
-    def new(cls, model: nn.Module, num_rows: int) -> "BatchCache":
-        """An empty cache for `num_rows` rows."""
-        return cls.of([make_prompt_cache(model) for _ in range(num_rows)])
-
-    @classmethod
     def of(cls, rows: list[Cache]) -> "BatchCache":
         """The caches of several rows, at least one, as one; they must not be used by themselves any more."""
         return cls(rows[0]) if len(rows) == 1 else cls(_merge_caches(rows), is_merged=True)
@@ -43,7 +37,8 @@ class BatchCache:
     @property
     def num_tokens(self) -> int:
         """The length of the layers that grow with every token, padding included; 0 where none does."""
-        return next((layer.size() for layer in flat_layers(self.layers) if is_span(layer)), 0)
+        layers = flat_layers(self.layers)
+        return next((layer.size() for layer in layers if is_span(layer) or isinstance(layer, WindowCache)), 0)
 
     def row(self, index: int) -> "RowCache":
         """One row, to read from."""
@@ -85,20 +80,25 @@ class BatchCache:
         """Compute what was fed so far."""
         mx.eval([layer.state for layer in self.layers])
 
-    def feed(self, model: nn.Module, tokens: list[list[int]]) -> None:
-        """Run `tokens`, one list per row, through the model into the cache."""
+    def feed(self, model: nn.Module, tokens: list[list[int]]) -> mx.array:
+        """Run `tokens`, one list per row, through the model into the cache.
+
+        The logits, shape (rows, tokens of the longest, vocabulary), are not computed until they are used.
+        """
         longest = max(map(len, tokens))
         padding = [longest - len(row) for row in tokens]
         is_padded = any(padding)
         if is_padded:
             for layer in self.layers:
                 layer.prepare(lengths=[len(row) for row in tokens], right_padding=padding)
-        model(mx.array([row + [0] * pad for row, pad in zip(tokens, padding, strict=True)]), cache=self.layers)
+        fed = mx.array([row + [0] * pad for row, pad in zip(tokens, padding, strict=True)])
+        logits = model(fed, cache=self.layers)
         self.evaluate()
         if is_padded:
             for layer in self.layers:
                 layer.finalize()
             self.evaluate()
+        return logits
 
     def _merged(self) -> Cache:
         return self.layers if self._is_merged else _merge_caches([self.layers])
@@ -121,15 +121,18 @@ class RowCache:
             # All layers are padded alike.
             row, padding = self._index, int(layers[0].left_padding[self._index].item())
         tokens = slice(padding + start, padding + stop)
-        return [
-            (mx.contiguous(layer.keys[row : row + 1, :, tokens]), mx.contiguous(layer.values[row : row + 1, :, tokens]))
-            for layer in layers
-        ]
+        return [tuple(mx.contiguous(array[row : row + 1, :, tokens]) for array in arrays_of(layer)) for layer in layers]
 
     def checkpoint(self) -> Cache:
         """The layers that cannot be cut, as they are after the last token fed."""
         layers = [layer for layer in flat_layers(self._layers) if not is_span(layer)]
-        return [copy.deepcopy(layer) if self._index is None else layer.extract(self._index) for layer in layers]
+        return [
+            # A lone row of a window has room for more, which is not to be kept.
+            layer.extract(self._index or 0)
+            if self._index is not None or isinstance(layer, WindowCache)
+            else copy.deepcopy(layer)
+            for layer in layers
+        ]
 
 
 def flat_layers(cache: Cache) -> Iterator[Any]:
@@ -142,14 +145,19 @@ def flat_layers(cache: Cache) -> Iterator[Any]:
 
 
 def is_span(layer: Any) -> bool:
-    """Whether a layer's cache can be cut by position: plain keys and values of every token."""
-    return type(layer) in (KVCache, BatchKVCache)
+    """Whether a layer's cache can be cut by position: something of its own for every token."""
+    return type(layer) in (KVCache, BatchKVCache, QuantizedCache)
+
+
+def arrays_of(layer: Any) -> list[mx.array]:
+    """What a cache of keys and values is made of, each of shape (rows, heads, tokens, any)."""
+    return layer.arrays if isinstance(layer, QuantizedCache | WindowCache) else [layer.keys, layer.values]
 
 
 def spans_joined(segments: list[list[Span]]) -> list[Span]:
     """Segments that follow each other, as one span per layer, in arrays of its own."""
     return [
-        (mx.concatenate([keys for keys, _ in parts], axis=2), mx.concatenate([values for _, values in parts], axis=2))
+        tuple(mx.concatenate(list(arrays), axis=2) for arrays in zip(*parts, strict=True))
         for parts in zip(*segments, strict=True)
     ]
 
@@ -164,6 +172,8 @@ def restored(template: Cache, spans: list[Span], checkpoint: Cache | None, num_t
         if not is_span(like):
             # A copy: the arrays of a cache are changed in place when it is used.
             return copy.deepcopy(next(left_checkpoint))
+        if isinstance(like, QuantizedCache):
+            return like.filled(next(left_spans), num_tokens)
         cache = KVCache()
         cache.keys, cache.values = next(left_spans)
         cache.offset = num_tokens

@@ -19,17 +19,14 @@ class Kept:
     def of(cls, spans: list[Span], checkpoint: Cache | None) -> "Kept":
         """Computes the arrays, so that they are held and not the graph that makes them."""
         mx.eval(spans, [layer.state for layer in checkpoint or []])
-        size = sum(keys.nbytes + values.nbytes for keys, values in spans)
+        size = sum(array.nbytes for span in spans for array in span)
         return cls(spans, checkpoint, size + sum(layer.nbytes for layer in checkpoint or []))
 
     def cut(self, start: int, stop: int, *, keeps_checkpoint: bool) -> "Kept":
         """The part for the node's tokens `start` to `stop`, as arrays of its own."""
-        spans = [
-            (mx.contiguous(keys[:, :, start:stop]), mx.contiguous(values[:, :, start:stop]))
-            for keys, values in self.spans
-        ]
+        spans = [tuple(mx.contiguous(array[:, :, start:stop]) for array in span) for span in self.spans]
         return Kept.of(spans, self.checkpoint if keeps_checkpoint else None)
 
     def start_of(self, size: int) -> "Kept":
         """A view of the first tokens, for a hit that ends inside the node."""
-        return Kept([(keys[:, :, :size], values[:, :, :size]) for keys, values in self.spans], None, 0)
+        return Kept([tuple(array[:, :, :size] for array in span) for span in self.spans], None, 0)

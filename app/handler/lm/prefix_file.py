@@ -19,7 +19,7 @@ from app.handler.lm.caches import Cache
 from app.handler.lm.kept import Kept
 
 # To be raised with every change of the format, and of what the arrays mean.
-FORMAT = "mlx-openai-server prefix cache 1"
+FORMAT = "mlx-openai-server prefix cache 2"
 _LONGEST_HEADER = 1 << 24
 _DTYPES: dict[str, mx.Dtype] = {
     "BOOL": mx.bool_,
@@ -87,6 +87,7 @@ def draft(fingerprint: str, head: FileHead, kept: Kept) -> Draft:
         "fingerprint": fingerprint,
         "namespace": head.namespace,
         "start": str(head.start),
+        "num_spans": str(len(kept.spans)),
         "num_span_arrays": str(num_span_arrays),
         "checkpoint": json.dumps(states),
     }
@@ -137,13 +138,14 @@ def read(path: Path, template: list[type[Any]]) -> Kept:
             raise BrokenFileError("its checksum is wrong")
         metadata = header["__metadata__"]
         arrays = [_array(header[str(number)], data) for number in range(len(header) - 2)]
-        num_span_arrays = int(metadata["num_span_arrays"])
+        num_spans, num_span_arrays = int(metadata["num_spans"]), int(metadata["num_span_arrays"])
         states = json.loads(metadata["checkpoint"])
         checkpoint: Cache | None = None
         if states is not None:
             pairs = zip(template, states, strict=True)
             checkpoint = [kind.from_state(_state(described, arrays)) for kind, described in pairs]
-        spans = list(zip(arrays[0:num_span_arrays:2], arrays[1:num_span_arrays:2], strict=True))
+        width = num_span_arrays // max(1, num_spans)
+        spans = [tuple(arrays[start : start + width]) for start in range(0, num_span_arrays, max(1, width))]
         return Kept.of(spans, checkpoint)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise BrokenFileError(f"its header is not understood ({error!r})") from error

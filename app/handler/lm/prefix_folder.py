@@ -10,18 +10,19 @@ from pathlib import Path
 
 import mlx.core as mx
 from loguru import logger
-from mlx import nn
 from mlx.utils import tree_flatten
+
+from app.handler.lm.cache_form import CacheForm
 
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.npz")
 _READ_WHOLE = ("config.json", "tokenizer.json")
 
 
-def fingerprint(folder: Path, model: nn.Module) -> str:
+def fingerprint(folder: Path, form: CacheForm) -> str:
     """What cached keys and values depend on besides their tokens; weight files are told apart by name, size, time."""
     # The library's version, because the state of a checkpoint is the library's own.
-    parts = [f"mlx-lm {version('mlx-lm')}"]
-    arrays = [array for _, array in tree_flatten(model.parameters()) if isinstance(array, mx.array)]
+    parts = [f"mlx-lm {version('mlx-lm')}", form.name]
+    arrays = [array for _, array in tree_flatten(form.model.parameters()) if isinstance(array, mx.array)]
     parts += sorted({str(array.dtype) for array in arrays})
     for name in _READ_WHOLE:
         path = folder / name
@@ -33,7 +34,7 @@ def fingerprint(folder: Path, model: nn.Module) -> str:
 
 
 def folder_of(home: Path, model_path: str, model_fingerprint: str) -> Path:
-    """A name that shows which model it is for; those of other versions of a model differ at the end only."""
+    """A name that shows which model it is for; those of other versions and settings of it differ at the end only."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model_path).name)[:60]
     place = hashlib.sha256(model_path.encode()).hexdigest()[:8]
     return home / f"{readable}-{place}-{model_fingerprint[:16]}"
@@ -44,7 +45,7 @@ def remove_outdated(folder: Path) -> None:
     stem = folder.name.rpartition("-")[0]
     for other in folder.parent.glob(f"{stem}-{'?' * 16}"):
         if other != folder and (lock := lock_folder(other)) is not None:
-            logger.info("{} is removed: the model has changed since", other)
+            logger.info("{} is removed: the model or how it is cached has changed since", other)
             shutil.rmtree(other, ignore_errors=True)
             os.close(lock)
 

@@ -3,11 +3,9 @@
 import time
 from pathlib import Path
 
-from mlx import nn
-from mlx_lm.models.cache import make_prompt_cache
-
 from app.core.frames import CacheStats
 from app.handler import device
+from app.handler.lm.cache_form import CacheForm
 from app.handler.lm.prefix_cache import PrefixCache, PrefixCacheLimits
 from app.handler.lm.prefix_files import PrefixFiles
 from app.handler.lm.prefix_folder import fingerprint, folder_of, remove_outdated
@@ -21,7 +19,7 @@ _WRITING_PAUSE_S = 0.05
 _SHORTEST_EXPIRY_PAUSE_S = 0.05
 
 
-def open_prefix_cache(spec: ModelSpec, folder: Path, model: nn.Module) -> PrefixCache:
+def open_prefix_cache(spec: ModelSpec, folder: Path, form: CacheForm) -> PrefixCache:
     """The prefix cache that the settings ask for, of the model in `folder`."""
     budget = spec.prompt_cache_bytes
     if budget is None:
@@ -29,12 +27,12 @@ def open_prefix_cache(spec: ModelSpec, folder: Path, model: nn.Module) -> Prefix
     limits = PrefixCacheLimits(budget, spec.prompt_cache_size, spec.prompt_cache_ttl or None)
     files = None
     if spec.prompt_cache_dir is not None and not limits.allow_nothing:
-        version = fingerprint(folder, model)
+        version = fingerprint(folder, form)
         own_folder = folder_of(spec.prompt_cache_dir, spec.model_path, version)
         files = PrefixFiles.open(own_folder, version, spec.prompt_cache_dir_bytes)
         if files is not None:
             remove_outdated(own_folder)
-    return PrefixCache(make_prompt_cache(model), limits, files)
+    return PrefixCache(form.new(), limits, files)
 
 
 class CacheUpkeep:

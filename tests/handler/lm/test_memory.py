@@ -1,14 +1,22 @@
 """The memory for the KV caches of running rows: who waits for it, who gives it back, and that nobody's text changes."""
 
+import gc
 import random
 from dataclasses import replace
 
+import mlx.core as mx
 import pytest
 
+from app.core.conversation import Conversation, Message
 from app.core.events import PrefillProgress, TextDelta
+from app.core.requests import GenerationRequest, Sampling
+from app.handler.lm.cache_form import CacheForm
+from app.handler.lm.handler import LMHandler
 from app.handler.lm.kv_budget import KvBudget
 from app.handler.lm.prompt import PreparedGeneration
 from app.handler.lm.sampling import SamplingParameters
+from app.settings import ModelSpec
+from tests.fixtures.driving import Log
 from tests.fixtures.engine_bench import GREEDY, Bench, bench
 from tests.fixtures.tiny_lm import SLIDING_WINDOW, Loaded
 
@@ -20,7 +28,7 @@ def tokens_of(seed: int, count: int) -> list[int]:
 
 
 def row_bytes(loaded: Loaded, num_tokens: int) -> int:
-    budget = KvBudget.of(loaded.model, 0)
+    budget = KvBudget.of(CacheForm(loaded.model), 0)
     return budget.row_bytes + num_tokens * budget.token_bytes
 
 
@@ -41,7 +49,7 @@ def watched_run(test: Bench, max_bytes: int) -> int:
 
 
 def test_the_estimate_is_what_a_cache_takes(llama: Loaded) -> None:
-    budget = KvBudget.of(llama.model, 10**6)
+    budget = KvBudget.of(CacheForm(llama.model), 10**6)
     layers, heads, dims, float32 = 4, 2, 16, 4
     assert budget.token_bytes == layers * 2 * heads * dims * float32
     assert budget.row_bytes == 0
@@ -51,7 +59,7 @@ def test_the_estimate_is_what_a_cache_takes(llama: Loaded) -> None:
 def test_a_window_is_counted_whole_and_once(model_folder: object) -> None:
     from tests.fixtures.tiny_lm import load_folder
 
-    budget = KvBudget.of(load_folder(model_folder("gemma3")).model, 10**6)  # type: ignore[operator]
+    budget = KvBudget.of(CacheForm(load_folder(model_folder("gemma3")).model), 10**6)  # type: ignore[operator]
     per_layer_token = 2 * 2 * 16 * 4
     assert budget.token_bytes == per_layer_token
     assert budget.row_bytes == 3 * SLIDING_WINDOW * per_layer_token
@@ -134,3 +142,49 @@ def test_a_long_prompt_moves_on_however_many_short_ones_come(llama: Loaded) -> N
             break
     assert test.log.is_over(0)
     test.run()
+
+
+def burst(handler: LMHandler, first_id: int, num_rows: int) -> int:
+    """Answer so many at once; gives the most memory that was in use."""
+    for number in range(first_id, first_id + num_rows):
+        prompt = Conversation([Message("user", f"{number} " + "word " * 60)])
+        handler.submit(number, handler.prepare(GenerationRequest(prompt, Sampling(temperature=1.0), max_tokens=60)))
+    most = 0
+    while handler.turn():
+        most = max(most, mx.get_active_memory())
+    return most
+
+
+def in_use() -> int:
+    gc.collect()
+    mx.synchronize()
+    return mx.get_active_memory()
+
+
+@pytest.mark.parametrize("settings", [{"prompt_cache_bytes": 0}, {}, {"max_kv_size": 64, "prompt_cache_bytes": 0}])
+def test_after_a_burst_only_what_is_kept_is_still_in_use(llama: Loaded, settings: dict[str, int]) -> None:
+    handler = LMHandler(
+        llama.folder, ModelSpec.model_validate({"model_path": str(llama.folder)} | settings), Log().emit
+    )
+    handler.load()
+    burst(handler, 0, 1)
+    handler.clear_caches()
+    before = in_use()
+    for number in range(1, 4):
+        most = burst(handler, 100 * number, 16)
+        kept = handler.inspect().num_bytes
+        assert most > in_use() + 1_000_000
+        assert (kept > 0) == ("prompt_cache_bytes" not in settings)
+        check_in_use(before + kept, kept)
+        # Ready for the next burst at once, and in quiet times for everybody else.
+        assert mx.get_cache_memory() > 0
+        pause_s = handler.rest(0.0)
+        assert pause_s is not None
+        handler.rest(pause_s)
+        assert mx.get_cache_memory() == 0
+        check_in_use(before + kept, kept)
+
+
+def check_in_use(expected: int, kept: int) -> None:
+    """Each array that is kept takes whole pages."""
+    assert abs(in_use() - expected) <= 0.2 * kept + 100_000

@@ -9,22 +9,23 @@ import pytest
 from app.core.conversation import Conversation, Message
 from app.core.requests import GenerationRequest, Sampling
 from app.handler.device import FreedMemory
+from app.handler.lm.cache_form import CacheForm
 from app.handler.lm.handler import LMHandler
 from app.handler.lm.prefix_folder import fingerprint, folder_of, lock_folder, remove_outdated
 from app.handler.lm.upkeep import CacheUpkeep, open_prefix_cache
 from app.settings import ModelSpec
 from tests.fixtures.driving import Log, run
+from tests.fixtures.prefix_caches import fed, tokens_of
 from tests.fixtures.tiny_lm import Loaded, load_folder
-from tests.handler.lm.test_prefix_cache import fed, tokens_of
 
 
 @pytest.mark.parametrize("change", ["config.json", "tokenizer.json", "model.safetensors", "renamed", "precision"])
 def test_the_fingerprint_tells_versions_of_a_model_apart(llama: Loaded, tmp_path: Path, change: str) -> None:
     folder = Path(shutil.copytree(llama.folder, tmp_path / "model"))
-    before = fingerprint(folder, llama.model)
-    assert fingerprint(folder, llama.model) == before
+    before = fingerprint(folder, CacheForm(llama.model))
+    assert fingerprint(folder, CacheForm(llama.model)) == before
     (folder / "README.md").write_text("not of the model")
-    assert fingerprint(folder, llama.model) == before
+    assert fingerprint(folder, CacheForm(llama.model)) == before
     model = llama.model
     match change:
         case "renamed":
@@ -35,7 +36,7 @@ def test_the_fingerprint_tells_versions_of_a_model_apart(llama: Loaded, tmp_path
         case _:
             path = folder / change
             path.write_bytes(path.read_bytes() + b" ")
-    assert fingerprint(folder, model) != before
+    assert fingerprint(folder, CacheForm(model)) != before
 
 
 def test_other_versions_of_a_model_are_removed_unless_in_use(tmp_path: Path) -> None:
@@ -53,9 +54,9 @@ def test_other_versions_of_a_model_are_removed_unless_in_use(tmp_path: Path) -> 
 
 def test_entries_expire_while_there_is_nothing_to_do(llama: Loaded) -> None:
     spec = ModelSpec(prompt_cache_ttl=1e-6)
-    prefixes = open_prefix_cache(spec, llama.folder, llama.model)
+    prefixes = open_prefix_cache(spec, llama.folder, CacheForm(llama.model))
     upkeep = CacheUpkeep(prefixes)
-    prefixes.store("", tokens_of(1, 40), fed(llama, tokens_of(1, 40)).row(0))
+    prefixes.store("", tokens_of(1, 40), fed(CacheForm(llama.model), tokens_of(1, 40)).row(0))
     pause_s = upkeep.rest(0.0)
     assert pause_s is not None
     assert upkeep.inspect().num_bytes == 0
@@ -63,9 +64,9 @@ def test_entries_expire_while_there_is_nothing_to_do(llama: Loaded) -> None:
 
 
 def test_without_a_time_to_live_it_rests_for_good_in_the_end(llama: Loaded) -> None:
-    prefixes = open_prefix_cache(ModelSpec(), llama.folder, llama.model)
+    prefixes = open_prefix_cache(ModelSpec(), llama.folder, CacheForm(llama.model))
     upkeep = CacheUpkeep(prefixes)
-    prefixes.store("", tokens_of(1, 40), fed(llama, tokens_of(1, 40)).row(0))
+    prefixes.store("", tokens_of(1, 40), fed(CacheForm(llama.model), tokens_of(1, 40)).row(0))
     pause_s = upkeep.rest(0.0)
     assert pause_s is not None
     assert pause_s > 0
@@ -89,7 +90,7 @@ def test_freed_memory_is_given_back_once() -> None:
 
 def test_no_budget_in_memory_means_no_files(llama: Loaded, tmp_path: Path) -> None:
     spec = ModelSpec(prompt_cache_bytes=0, prompt_cache_dir=tmp_path / "prompts")
-    assert open_prefix_cache(spec, llama.folder, llama.model).files is None
+    assert open_prefix_cache(spec, llama.folder, CacheForm(llama.model)).files is None
     assert not (tmp_path / "prompts").exists()
 
 
