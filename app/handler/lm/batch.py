@@ -11,11 +11,15 @@ import numpy as np
 from loguru import logger
 from mlx import nn
 
-from app.handler.lm.caches import BatchCache, RowCache
+from app.handler.lm.caches import BatchCache, RowCache, flat_layers, is_span
 from app.handler.lm.drafting import Drafter
-from app.handler.lm.grammar import Grammar, Words, mask_logits
+from app.handler.lm.guide import Guide
 from app.handler.lm.logprobs import PendingLogprobs, StepLogprobs
+from app.handler.lm.masks import Words, mask_logits
 from app.handler.lm.sampling import BatchSampler, RowSampler
+
+# Tokens that are certain are fed so many at once.
+_MOST_AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +33,19 @@ class BatchRow:
     last_token: int
     sampler: RowSampler
     top_logprobs: int | None = None
-    grammar: Grammar | None = None
+    guide: Guide | None = None
     # The prompt and every token that a step has given.
     history: Callable[[], list[int]] = list
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether its newest token has to be read before the next one is drawn."""
+        return self.sampler.reads_tokens or (self.guide is not None and self.guide.reads_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class StepToken:
-    """What a step gave one row; `token` is None for a row that its grammar failed."""
+    """What a step gave one row; `token` is None for a row that its guide failed."""
 
     row_id: int
     token: int | None
@@ -47,7 +56,9 @@ class DecodeBatch:
     """Decodes its rows in step. Owned by the worker's main thread.
 
     The step is pipelined: the forward pass over the newest tokens is started before they are read, so that the device
-    works while text is made of them. Where there are grammars or DRY, they take the newest tokens while it runs.
+    works while text is made of them. Where there are guides or DRY, they take the newest tokens while it runs. What a
+    guide has come next for certain is fed at once when its row is alone; in company it is drawn like any other token,
+    from a mask that leaves no choice, so that the text is the same.
     """
 
     def __init__(
@@ -67,6 +78,8 @@ class DecodeBatch:
         self._is_first: list[bool] = []
         self._logprobs: PendingLogprobs | None = None
         self._sampler: BatchSampler | None = None
+        # The row that was last fed ahead, and how many tokens its cache holds since.
+        self._ahead: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -103,11 +116,21 @@ class DecodeBatch:
         return self._cache.num_tokens
 
     def cache_of(self, row_id: int) -> RowCache | None:
-        """The cache of a row: its prompt, and every generated token that a step has given. None for an unknown row."""
+        """The cache of a row: its prompt, and every generated token that a step has given.
+
+        None for an unknown row, and for one that ended before the last of these where that cannot be undone.
+        """
         for index, row in enumerate(self._rows):
             if row.id == row_id:
-                return None if self._is_first[index] else self._cache.row(index)
+                is_unknown = self._is_first[index] or self._is_cut_short(row)
+                return None if is_unknown else self._cache.row(index)
         return None
+
+    def _is_cut_short(self, row: BatchRow) -> bool:
+        """Whether a state is too far that cannot be cut by position."""
+        if self._ahead is None or self._ahead[0] != row.id or len(row.history()) >= self._ahead[1]:
+            return False
+        return not all(map(is_span, flat_layers(self._cache.layers)))
 
     def step(self) -> list[StepToken]:
         """Start computing the next tokens and give those of the step before."""
@@ -118,15 +141,19 @@ class DecodeBatch:
             return self._step_ahead(self._rows[0], tokens, self._drafter)
         pending = self._logprobs
         logits = self._model(tokens[:, None], cache=self._cache.layers)[:, -1, :]
-        if any(row.grammar is not None or row.sampler.reads_tokens for row in self._rows):
+        ahead: list[int] = []
+        if any(row.reads_tokens for row in self._rows):
             mx.async_eval(logits)
             given = self._read(tokens, was_first, pending)
+            if ahead := self._certain(given):
+                logits = self._feed_ahead(self._rows[0], ahead, was_first[0])
             self._sample(self._constrained(logits, given), logits, tokens, was_first)
         else:
             self._sample(logits, logits, tokens, was_first)
             given = self._read(tokens, was_first, pending)
         self._is_first = [False] * len(self._rows)
-        return [one for one, first in zip(given, was_first, strict=True) if one.token is None or not first]
+        told = [one for one, first in zip(given, was_first, strict=True) if one.token is None or not first]
+        return told if given[0].token is None else told + [StepToken(given[0].row_id, token) for token in ahead]
 
     def _can_draft(self) -> bool:
         """Whether the only row takes the likeliest token, whatever it is."""
@@ -134,7 +161,7 @@ class DecodeBatch:
             return False
         row = self._rows[0]
         asked = row.sampler.parameters
-        is_plain = row.grammar is None and row.top_logprobs is None and not row.sampler.reads_tokens
+        is_plain = row.guide is None and row.top_logprobs is None and not row.sampler.reads_tokens
         return is_plain and asked.is_greedy and not asked.adjusts_logits
 
     def _step_ahead(self, row: BatchRow, newest: mx.array, drafter: Drafter) -> list[StepToken]:
@@ -152,7 +179,7 @@ class DecodeBatch:
         return [StepToken(row.id, one) for one in [token, *guesses[:num_right]]]
 
     def _sample(self, masked: mx.array, logits: mx.array, tokens: mx.array, was_first: list[bool]) -> None:
-        """Start computing the next tokens, from the logits that the grammars have masked."""
+        """Start computing the next tokens, from the logits that the guides have masked."""
         if self._sampler is None:
             self._sampler = BatchSampler([row.sampler for row in self._rows])
         self._tokens = self._sampler(masked, tokens, was_first).astype(mx.uint32)
@@ -169,27 +196,56 @@ class DecodeBatch:
             token: int | None = value
             if not first:
                 row.sampler.penalties.note(value)
-            if row.grammar is not None and not first and value not in self._eos_tokens:
+            if row.guide is not None and not first and value not in self._eos_tokens:
                 try:
-                    row.grammar.advance(value)
+                    row.guide.advance(value)
                 except Exception:
-                    logger.exception("the grammar of row {} failed", row.id)
+                    logger.exception("the guide of row {} failed", row.id)
                     token = None
             given.append(StepToken(row.id, token, logprobs.get(row.id)))
         return given
 
+    def _certain(self, given: list[StepToken]) -> list[int]:
+        """The tokens after the newest that need not be drawn: of a row that is alone, if it asks no log-probabilities."""
+        row = self._rows[0]
+        if len(self._rows) > 1 or row.guide is None or row.top_logprobs is not None or self._is_over(0, given):
+            return []
+        try:
+            ahead = row.guide.forced()[:_MOST_AHEAD]
+            for token in ahead:
+                row.guide.advance(token)
+        except Exception:
+            logger.exception("the guide of row {} failed", row.id)
+            given[0] = StepToken(row.id, None)
+            return []
+        return ahead
+
+    def _feed_ahead(self, row: BatchRow, ahead: list[int], is_first: bool) -> mx.array:
+        """The logits after tokens that are certain, shape (1, vocabulary)."""
+        self._ahead = row.id, len(row.history()) + (not is_first) + len(ahead)
+        logits = self._model(mx.array([ahead]), cache=self._cache.layers)[:, -1, :]
+        row.sampler.skip(ahead, logits.shape[-1])
+        return logits
+
+    def _is_over(self, place: int, given: list[StepToken]) -> bool:
+        """Whether a row has no next token: it has just ended or failed."""
+        token = given[place].token
+        return token is None or (token in self._eos_tokens and not self._is_first[place])
+
     def _constrained(self, logits: mx.array, given: list[StepToken]) -> mx.array:
-        """The logits, with what grammars do not allow ruled out; a grammar that fails here fails its row only."""
+        """The logits, with what guides do not allow ruled out; a guide that fails here fails its row only."""
         places: list[int] = []
         masks: list[Words] = []
         for place, row in enumerate(self._rows):
-            # A row that has just ended has no next token to constrain.
-            is_over = given[place].token is None or given[place].token in self._eos_tokens
-            if row.grammar is not None and not (is_over and not self._is_first[place]):
-                try:
-                    masks.append(row.grammar.allowed())
-                    places.append(place)
-                except Exception:
-                    logger.exception("the grammar of row {} failed", row.id)
-                    given[place] = StepToken(row.id, None)
+            if row.guide is None or self._is_over(place, given):
+                continue
+            try:
+                words = row.guide.allowed()
+            except Exception:
+                logger.exception("the guide of row {} failed", row.id)
+                given[place] = StepToken(row.id, None)
+                continue
+            if words is not None:
+                masks.append(words)
+                places.append(place)
         return mask_logits(logits, places, np.stack(masks)) if places else logits

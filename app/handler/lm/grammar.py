@@ -3,52 +3,79 @@
 Source: https://github.com/guidance-ai/llguidance
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from itertools import takewhile
 
-import mlx.core as mx
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
-from app.core.output_format import Choice, JsonObject, JsonSchema, Lark, OutputFormat, Regex
-from app.errors import InternalError, InvalidRequest
-from app.handler.lm.grammar_text import choice_grammar, cleaned_fault, lark_grammar, regex_grammar
-from app.handler.lm.grammar_tokens import llguidance_tokenizer
-from app.handler.lm.json_ending import JsonClosers, JsonEnding
-from app.handler.lm.json_schema import Schema, locate_fault, read_schema, schema_grammar
+from app.errors import InternalError
+from app.handler.lm.grammar_text import cleaned_fault
+from app.handler.lm.json_ending import JsonEnding
+from app.handler.lm.masks import Words, cut_mask, mask_of_one, num_words
 
-Words = NDArray[np.uint32]
 
-_WORD_BITS: Final = 32
-_MAX_KEPT: Final = 32
-_MAX_KEPT_CHARACTERS: Final = 1024 * 1024
+@dataclass(frozen=True, slots=True)
+class GrammarSource:
+    """A grammar in llguidance's notation, and what it takes to run it."""
+
+    text: str
+    tokenizer: LLTokenizer
+    vocabulary_size: int
+
+    def matcher(self) -> LLMatcher:
+        # Bounds the compilation to about a second; a step is bounded to about 15 ms by default.
+        limits = LLParserLimits(initial_lexer_fuel=400_000, verbose_errors=False)
+        return LLMatcher(self.tokenizer, self.text, log_level=0, limits=limits)
+
+    def fill(self, matcher: LLMatcher) -> Words:
+        """The mask of the next token; it means nothing where the matcher comes into its error state by it."""
+        words = np.empty(num_words(self.tokenizer.vocab_size), dtype=np.uint32)
+        matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        return cut_mask(words, self.vocabulary_size)
+
+    def forced(self, matcher: LLMatcher) -> list[int]:
+        """The next tokens as far as they are known, up to one that the logits do not have."""
+        tokens = matcher.compute_ff_tokens()
+        return list(takewhile(lambda token: token < self.vocabulary_size, tokens))
 
 
 class Grammar:
-    """Which tokens one row may generate next. Owned by the worker's main thread.
+    """Which tokens one row may generate next. Owned by the worker's main thread; a `Guide`.
 
+    Where the text that must follow is known, its tokens are those that the tokenizer itself would make of it.
     `allowed` and `advance` raise InternalError when llguidance gives up on this row.
     """
 
-    __slots__ = ("_ending", "_has_restarted", "_matcher", "_source", "_tokens")
+    __slots__ = ("_ending", "_forced", "_has_restarted", "_matcher", "_source", "_tokens", "num_required")
 
-    def __init__(self, source: "_Source", matcher: LLMatcher, ending: JsonEnding | None = None) -> None:
+    def __init__(self, source: GrammarSource, matcher: LLMatcher, ending: JsonEnding | None = None) -> None:
         self._source = source
         self._matcher = matcher
         self._ending = ending
+        self._forced: list[int] = []
         self._tokens: list[int] = []
         self._has_restarted = False
+        # About how many tokens the shortest text takes.
+        self.num_required = 0
+
+    @property
+    def num_characters(self) -> int:
+        """Of its notation."""
+        return len(self._source.text)
+
+    @property
+    def reads_tokens(self) -> bool:
+        """See `Guide.reads_tokens`."""
+        return True
 
     def allowed(self) -> Words:
         """The next token's mask: a bit per logit, shape (words,), lowest bit first.
 
         End-of-sequence tokens are in it where the text is complete, and nothing else where it cannot go on.
         """
+        if forced := self.forced():
+            return mask_of_one(forced[0], self._source.vocabulary_size)
         words = self._source.fill(self._matcher)
         if self._matcher.is_error():
             self._restart()
@@ -59,25 +86,74 @@ class Grammar:
             raise InternalError("The model has no token for how this answer must go on.")
         return words if self._ending is None else self._ending.narrowed(words)
 
+    def forced(self) -> list[int]:
+        """The next tokens as far as there is one text only; none where the last could be the start of a longer one."""
+        if not self._forced:
+            self._forced = self._source.forced(self._matcher)
+        return self._forced
+
     def advance(self, token: int) -> None:
         """Take a token that `allowed` had."""
+        self._forced = self._forced[1:] if self._forced[:1] == [token] else []
         self._tokens.append(token)
         if self._ending is not None:
-            self._ending.advance(token)
+            self._ending.advance_token(token)
         if not self._matcher.consume_token(token):
             self._restart()
 
+    def takes(self, token: int) -> bool:
+        """Whether this token may come next."""
+        return self._matcher.validate_tokens([token]) == 1
+
+    def skip(self) -> None:
+        """A token of the answer is none of this text."""
+        if self._ending is not None:
+            self._ending.spend()
+
+    def takes_text(self, text: bytes) -> bool:
+        """Whether `advance_text` can take this."""
+        tokens = self._source.tokenizer.tokenize_bytes(text)
+        return self._matcher.validate_tokens(tokens) == len(tokens)
+
+    def advance_text(self, text: bytes) -> None:
+        """Take what a token says beside something else."""
+        tokens = self._source.tokenizer.tokenize_bytes(text)
+        self._tokens += tokens
+        if self._ending is not None:
+            self._ending.advance(text)
+        if not self._matcher.consume_tokens(tokens):
+            self._restart()
+
     @property
-    def is_finished(self) -> bool:
-        """Whether the text is complete and cannot go on: only an end-of-sequence token is left."""
-        return self._matcher.is_stopped() and not self._matcher.is_error()
+    def is_complete(self) -> bool:
+        """Whether the text may end here."""
+        return self._matcher.is_accepting()
+
+    def fault(self) -> str:
+        """What is wrong with it; empty if nothing is. That the first mask can be computed is a part of it."""
+        if not self._matcher.is_error():
+            self._source.fill(self._matcher)
+        return cleaned_fault(self._matcher.get_error()) if self._matcher.is_error() else ""
+
+    def expect(self, num_tokens: int) -> None:
+        """The shortest text takes about so many tokens."""
+        self.num_required = num_tokens
+        if self._ending is not None:
+            self._ending.expect(num_tokens)
+
+    def start(self, num_left: int | None) -> "Grammar":
+        """A copy, for what is left of an answer; JSON is brought to its end before its last token."""
+        other = self.copy()
+        if other._ending is not None:
+            other._ending.limit(num_left)
+        return other
 
     def copy(self) -> "Grammar":
         """The same state, to go on from independently."""
         self._has_restarted = False
         ending = self._ending.copy() if self._ending is not None else None
         other = Grammar(self._source, self._matcher.deep_copy(), ending)
-        other._tokens = list(self._tokens)
+        other._forced, other._tokens, other.num_required = self._forced, list(self._tokens), self.num_required
         return other
 
     def _restart(self) -> None:
@@ -95,159 +171,3 @@ class Grammar:
     def _failure(self) -> InternalError:
         fault = cleaned_fault(self._matcher.get_error())
         return InternalError(f"The answer cannot be kept to its format any longer: {fault}.")
-
-
-class GrammarCompiler:
-    """Compiles the formats of one model's answers. Owned by the prepare thread; makes no MLX arrays.
-
-    `vocabulary_size` is the width of the logits, often more than the tokenizer has.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary_size: int, eos_tokens: Iterable[int]) -> None:
-        self._hf_tokenizer = tokenizer
-        self._vocabulary_size = vocabulary_size
-        self._eos_tokens = frozenset(eos_tokens)
-        self._tokenizer: LLTokenizer | None = None
-        self._closers: JsonClosers | None = None
-        self._kept: OrderedDict[OutputFormat, _Compiled] = OrderedDict()
-
-    def warm_up(self) -> None:
-        """Build what the first `compile` would: 0.2 s for 49k tokens, in which no other thread runs.
-
-        A tokenizer that llguidance cannot use is an error of the requests that need it.
-        """
-        with suppress(InvalidRequest):
-            self._json_closers()
-
-    def compile(self, asked: OutputFormat, max_tokens: int | None = None) -> Grammar:
-        """A grammar at its start, for an answer of at most `max_tokens`, before which JSON is brought to its end.
-
-        Errors: InvalidRequest, which says what is wrong with the format.
-        """
-        compiled = self._kept.get(asked)
-        if compiled is None or compiled.fault():
-            compiled = self._compiled(asked)
-        self._keep(asked, compiled)
-        is_json = isinstance(asked, JsonObject | JsonSchema)
-        ending = JsonEnding(self._json_closers(), max_tokens) if is_json and max_tokens is not None else None
-        return Grammar(compiled.source, compiled.matcher.deep_copy(), ending)
-
-    def _built(self) -> LLTokenizer:
-        if self._tokenizer is None:
-            self._tokenizer = llguidance_tokenizer(self._hf_tokenizer, self._vocabulary_size, self._eos_tokens)
-        return self._tokenizer
-
-    def _json_closers(self) -> JsonClosers:
-        if self._closers is None:
-            self._closers = JsonClosers(self._built())
-        return self._closers
-
-    def _compiled(self, asked: OutputFormat) -> "_Compiled":
-        match asked:
-            case JsonSchema():
-                return self._compiled_schema(asked)
-            case JsonObject():
-                what, text = "JSON object", schema_grammar({"type": "object"})
-            case Regex(pattern):
-                what, text = "regular expression", regex_grammar(pattern)
-            case Choice(choices):
-                what, text = "choice", choice_grammar(choices)
-            case Lark(grammar):
-                what, text = "grammar", lark_grammar(grammar)
-        compiled = self._matched(text)
-        if fault := compiled.fault():
-            raise InvalidRequest(f"Invalid {what}: {fault}.", param="response_format")
-        return compiled
-
-    def _compiled_schema(self, asked: JsonSchema) -> "_Compiled":
-        schema = read_schema(asked.schema)
-        compiled = self._matched(schema_grammar(schema))
-        if compiled.fault():
-            fault = locate_fault(schema, self._schema_fault)
-            place = " in ".join(filter(None, (fault.keyword and f"'{fault.keyword}'", fault.path)))
-            what = f"schema for response_format '{asked.name}'" if asked.name else "schema"
-            parts = filter(None, (f"Invalid {what}", place, fault.what))
-            raise InvalidRequest(f"{': '.join(parts)}.", param="response_format")
-        return compiled
-
-    def _schema_fault(self, schema: Schema) -> str:
-        return self._matched(schema_grammar(schema)).fault()
-
-    def _matched(self, text: str) -> "_Compiled":
-        source = _Source(text, self._built(), self._vocabulary_size)
-        return _Compiled(source, source.matcher())
-
-    def _keep(self, asked: OutputFormat, compiled: "_Compiled") -> None:
-        """Put it last, and let go of the first ones while there is too much."""
-        self._kept[asked] = compiled
-        self._kept.move_to_end(asked)
-        num_characters = sum(len(one.source.text) for one in self._kept.values())
-        while len(self._kept) > 1 and (len(self._kept) > _MAX_KEPT or num_characters > _MAX_KEPT_CHARACTERS):
-            _, first = self._kept.popitem(last=False)
-            num_characters -= len(first.source.text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A grammar in llguidance's notation, and what it takes to run it."""
-
-    text: str
-    tokenizer: LLTokenizer
-    vocabulary_size: int
-
-    def matcher(self) -> LLMatcher:
-        # Bounds the compilation to about a second; a step is bounded to about 15 ms by default.
-        limits = LLParserLimits(initial_lexer_fuel=400_000, verbose_errors=False)
-        return LLMatcher(self.tokenizer, self.text, log_level=0, limits=limits)
-
-    def fill(self, matcher: LLMatcher) -> Words:
-        """The mask of the next token; it means nothing where the matcher comes into its error state by it."""
-        words = np.empty(_num_words(self.tokenizer.vocab_size), dtype=np.uint32)
-        matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
-        if self.tokenizer.vocab_size > self.vocabulary_size:
-            words = words[: _num_words(self.vocabulary_size)]
-            words[-1] &= np.uint32(0xFFFFFFFF >> (-self.vocabulary_size % _WORD_BITS))
-        return words
-
-
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """A grammar at its start, to be copied for each row."""
-
-    source: _Source
-    matcher: LLMatcher
-
-    def fault(self) -> str:
-        """What is wrong with it; empty if nothing is. That the first mask can be computed is a part of it."""
-        if not self.matcher.is_error():
-            self.source.fill(self.matcher)
-        return cleaned_fault(self.matcher.get_error()) if self.matcher.is_error() else ""
-
-
-def mask_logits(logits: mx.array, rows: list[int], masks: Words) -> mx.array:
-    """Leave only the allowed tokens in some rows of `logits`, shape (batch, vocabulary).
-
-    `rows` is ascending, `masks` has one row of `Grammar.allowed` for each of them.
-    """
-    num_rows, size = logits.shape
-    if 2 * len(rows) > num_rows:
-        words = np.full((num_rows, masks.shape[1]), 0xFFFFFFFF, dtype=np.uint32)
-        words[rows] = masks
-        return _masked(logits, words, size)
-    masked = _masked(logits[mx.array(rows)], masks, size)
-    parts: list[mx.array] = []
-    done = 0
-    for index, row in enumerate(rows):
-        parts += [logits[done:row], masked[index : index + 1]]
-        done = row + 1
-    return mx.concatenate([*parts, logits[done:]])
-
-
-def _masked(logits: mx.array, words: Words, size: int) -> mx.array:
-    bits = mx.left_shift(mx.array(1, dtype=mx.uint32), mx.arange(_WORD_BITS, dtype=mx.uint32))
-    is_allowed = (mx.array(words)[:, :, None] & bits) != 0
-    return mx.where(is_allowed.reshape(len(words), -1)[:, :size], logits, mx.array(-mx.inf, dtype=logits.dtype))
-
-
-def _num_words(num_bits: int) -> int:
-    return -(-num_bits // _WORD_BITS)

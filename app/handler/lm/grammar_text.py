@@ -29,7 +29,7 @@ def regex_grammar(pattern: str) -> str:
 
 def choice_grammar(choices: tuple[str, ...]) -> str:
     """One of several texts."""
-    return _grammar("start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices))
+    return markup_grammar("start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices))
 
 
 def lark_grammar(grammar: str) -> str:
@@ -39,14 +39,19 @@ def lark_grammar(grammar: str) -> str:
     if "%json" in grammar:
         raise _invalid("Invalid grammar: %json is not supported; give the schema as response_format.")
     if "::=" not in grammar:
-        return _grammar(grammar)
+        return markup_grammar(grammar)
     try:
         converted = any_to_lark(grammar)
     # It raises plain exceptions, too, and RecursionError.
     except Exception as error:
         raise _invalid(f"Invalid grammar: {str(error)[:_LONGEST_FAULT]}.") from error
     _check_nesting(converted)
-    return _grammar(converted)
+    return markup_grammar(converted)
+
+
+def markup_grammar(lark: str) -> str:
+    """A grammar in llguidance's dialect of Lark that was written here."""
+    return json.dumps({"grammars": [{"lark_grammar": lark}]})
 
 
 def cleaned_fault(error: str) -> str:
@@ -66,14 +71,10 @@ def cleaned_fault(error: str) -> str:
     return (where + what)[:_LONGEST_FAULT].rstrip(". ")
 
 
-def _grammar(lark: str) -> str:
-    return json.dumps({"grammars": [{"lark_grammar": lark}]})
-
-
 def _check_nesting(grammar: str) -> None:
     if len(_NESTING.findall(grammar)) > _MAX_NESTING:
         raise _invalid(f"Invalid grammar: it has more than {_MAX_NESTING} rules, groups and character classes.")
 
 
 def _invalid(message: str) -> InvalidRequest:
-    return InvalidRequest(message, param="response_format")
+    return InvalidRequest(message)

@@ -65,4 +65,4 @@ def _mended(text: str, missing: set[int], plain_ends: list[int]) -> str:
 
 
 def _unusable(why: str) -> InvalidRequest:
-    return InvalidRequest(f"This model's tokenizer cannot be held to an output format: {why}.", param="response_format")
+    return InvalidRequest(f"This model's tokenizer cannot be held to an output format: {why}.")

@@ -52,7 +52,12 @@ def schema_grammar(schema: Schema) -> str:
 
     A client's own options for llguidance are overridden: they can make something else than JSON of it.
     """
-    return json.dumps({"grammars": [{"json_schema": schema | {_OPTIONS: {"whitespace_flexible": False}}}]})
+    return json.dumps({"grammars": [{"json_schema": _with_options(schema)}]})
+
+
+def schema_rule(name: str, schema: Schema) -> str:
+    """The same as a rule of a Lark grammar."""
+    return f"{name}: %json {json.dumps(_with_options(schema))}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,10 @@ def _subschemas(schema: Schema) -> Iterator[tuple[str, Schema]]:
         elif keyword in _SUBSCHEMAS:
             inside = [(keyword, value)]
         yield from ((step, child) for step, child in inside if isinstance(child, dict))
+
+
+def _with_options(schema: Schema) -> Schema:
+    return schema | {_OPTIONS: {"whitespace_flexible": False}}
 
 
 def _check_bounds(schema: Schema) -> None:
@@ -267,4 +276,4 @@ def _too_deep() -> InvalidRequest:
 
 
 def _out_of_bounds(what: str) -> InvalidRequest:
-    return InvalidRequest(f"The JSON schema cannot be used: {what}.", param="response_format")
+    return InvalidRequest(f"The JSON schema cannot be used: {what}.")

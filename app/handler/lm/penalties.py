@@ -35,15 +35,27 @@ class RowPenalties:
 
         `token`, shape (1,), was generated since the last call.
         """
-        if not self._is_started:
-            self._start(logits.shape[-1])
-        if token is not None and self._counts is not None:
-            self._counts = self._counts.at[token].add(1.0)
-        if token is not None and self._seen is not None:
-            self._seen = self._seen.at[token].maximum(1.0)
+        self._start(logits.shape[-1])
+        if token is not None:
+            self._count(token)
         return self._penalised(logits.astype(mx.float32))
 
+    def count(self, tokens: list[int], size: int) -> None:
+        """Tokens have come that `adjust` is not called with; `size` is that of the vocabulary."""
+        self._start(size)
+        for token in tokens:
+            self.note(token)
+        self._count(mx.array(tokens))
+
+    def _count(self, tokens: mx.array) -> None:
+        if self._counts is not None:
+            self._counts = self._counts.at[tokens].add(1.0)
+        if self._seen is not None:
+            self._seen = self._seen.at[tokens].maximum(1.0)
+
     def _start(self, size: int) -> None:
+        if self._is_started:
+            return
         self._is_started = True
         asked = self._asked
         if asked.presence_penalty or asked.frequency_penalty:

@@ -50,6 +50,12 @@ class RowSampler:
         self._is_repeated = False
         return self._numbers
 
+    def skip(self, tokens: list[int], size: int) -> None:
+        """Tokens, of a vocabulary of this size, have come without being drawn; to those after them it is all the same."""
+        for _ in tokens:
+            self.next_numbers()
+        self.penalties.count(tokens, size)
+
     def step_back(self) -> None:
         """The row joins a batch: what was drawn for it last, if anything, is drawn again with the same numbers."""
         self._is_repeated = True

@@ -11,7 +11,7 @@ from app.core.output_format import JsonObject, OutputFormat, Regex
 from app.handler.lm.grammar import Grammar
 from tests.fixtures import tiny_tokenizers
 from tests.fixtures.choosing import Model, schema_format, tiny
-from tests.fixtures.json_schemas import SCHEMAS
+from tests.fixtures.json_schemas import SCHEMAS, record
 
 UNBOUNDED: dict[str, dict[str, Any]] = {
     "numbers": {
@@ -64,6 +64,14 @@ def test_long_numbers_leave_room_for_what_follows(model: Model) -> None:
         text, has_ended = careless(model, schema_format(UNBOUNDED["numbers"]), 60, seed)
         assert has_ended, text
         assert set(json.loads(text)) == {"a", "b", "c"}
+
+
+def test_keys_that_must_follow_are_waited_for(model: Model) -> None:
+    schema = record(**{f"key{number}": {"type": "string"} for number in range(12)})
+    for seed in range(10):
+        text, has_ended = careless(model, schema_format(schema), 160, seed)
+        assert has_ended, text
+        assert len(json.loads(text)) == 12
 
 
 def test_every_object_is_whole(model: Model) -> None:

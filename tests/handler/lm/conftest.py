@@ -1,0 +1,54 @@
+"""Tiny models in every form of cache; their heads are wide enough to be quantised in groups."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.handler.lm.cache_form import CacheForm
+from app.handler.lm.quantized_cache import Quantization
+from tests.fixtures import tiny_lm
+from tests.fixtures.tiny_lm import Loaded, load_folder
+
+_WIDE: dict[str, Callable[[Path], Path]] = {
+    "llama": lambda folder: tiny_lm.llama(folder, head_dim=32),
+    "gemma3": lambda folder: tiny_lm.gemma3(folder, head_dim=32),
+    "lfm2": lambda folder: tiny_lm.lfm2(folder, num_heads=2),
+}
+
+
+@pytest.fixture(scope="session")
+def wide_by_name(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Loaded]:
+    """One model of each kind of cache: plain, rotating and plain, arrays and plain."""
+    root = tmp_path_factory.mktemp("wide")
+    return {name: load_folder(write(root / name)) for name, write in _WIDE.items()}
+
+
+@pytest.fixture(scope="session", params=_WIDE)
+def wide(request: pytest.FixtureRequest, wide_by_name: dict[str, Loaded]) -> Loaded:
+    """Each of them."""
+    return wide_by_name[request.param]
+
+
+@pytest.fixture(scope="session")
+def wide_llama(wide_by_name: dict[str, Loaded]) -> Loaded:
+    """The first of them."""
+    return wide_by_name["llama"]
+
+
+@pytest.fixture(scope="session", params=[*_WIDE, "few bits", "window"])
+def any_form(request: pytest.FixtureRequest, wide_by_name: dict[str, Loaded]) -> CacheForm:
+    """Every kind of cache, those that settings ask for included."""
+    match request.param:
+        case "few bits":
+            return CacheForm(wide_by_name["llama"].model, Quantization(8, 32))
+        case "window":
+            return CacheForm(wide_by_name["llama"].model, window=32)
+        case name:
+            return CacheForm(wide_by_name[name].model)
+
+
+@pytest.fixture(scope="session")
+def plain_form(llama: Loaded) -> CacheForm:
+    """Plain keys and values in every layer."""
+    return CacheForm(llama.model)
