@@ -13,9 +13,26 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 
 from app import __version__
-from app.api import cache, chat, embeddings, health, index, models
-from app.api.openai_errors import error_response
+from app.api import (
+    anthropic_errors,
+    anthropic_models,
+    cache,
+    chat,
+    completions,
+    embeddings,
+    health,
+    index,
+    messages,
+    models,
+    openai_errors,
+    tokens,
+)
+from app.api.responses import conversations
+from app.api.responses import routes as responses
+from app.api.responses.desk import ResponseDesk
+from app.api.responses.making import Workplace
 from app.core.registry import Registry
+from app.core.store import Store
 from app.errors import ServerError
 from app.middleware.auth import AuthMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
@@ -23,22 +40,31 @@ from app.middleware.error_rendering import ErrorRenderingMiddleware
 from app.middleware.tracking import TrackingMiddleware
 from app.settings import Settings
 
-_ROUTERS = (chat, embeddings, models, health, cache, index)
+_ROUTERS = (
+    *(chat, completions, responses, conversations, messages, embeddings),
+    *(tokens, models, anthropic_models, health, cache, index),
+)
 
 
-def create_app(settings: Settings, registry: Registry) -> FastAPI:
-    """Put the application together; its lifespan starts the registry's workers and ends them."""
+def create_app(settings: Settings, registry: Registry, store: Store) -> FastAPI:
+    """Put the application together; its lifespan starts the registry's workers, and ends them and the store."""
+    response_desk = ResponseDesk(Workplace(registry, store))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         registry.start()
+        store.start()
         try:
             yield
         finally:
+            await response_desk.close()
             await registry.close()
+            await store.close()
 
     app = FastAPI(title="mlx-openai-server", version=__version__, lifespan=lifespan, middleware=_layers(settings))
     app.state.registry = registry
+    app.state.store = store
+    app.state.response_desk = response_desk
     app.state.settings = settings
     app.add_exception_handler(HTTPException, _raise)
     for module in _ROUTERS:
@@ -56,7 +82,7 @@ def _layers(settings: Settings) -> list[Middleware]:
             allow_origins=settings.allowed_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["X-Request-ID", "X-Process-Time", "Retry-After"],
+            expose_headers=["X-Request-ID", "Request-ID", "X-Process-Time", "Retry-After"],
         ),
         Middleware(ErrorRenderingMiddleware, render=_render),
         Middleware(AuthMiddleware, keys=tuple(key.get_secret_value() for key in settings.api_key)),
@@ -64,9 +90,10 @@ def _layers(settings: Settings) -> list[Middleware]:
     ]
 
 
-def _render(_path: str, error: ServerError, request_id: str) -> Response:
+def _render(path: str, error: ServerError, request_id: str) -> Response:
     """An error in the protocol of its path."""
-    return error_response(error, request_id)
+    protocol = anthropic_errors if anthropic_errors.is_anthropic(path) else openai_errors
+    return protocol.error_response(error, request_id)
 
 
 async def _raise(_request: Request, error: Exception) -> Response:

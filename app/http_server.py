@@ -11,6 +11,7 @@ import uvicorn
 
 from app.application import create_app
 from app.core.registry import Registry
+from app.core.store import Store
 from app.settings import Settings
 
 # Time to write the last error events and to end the workers, after the running requests have had theirs.
@@ -20,14 +21,14 @@ _EXIT_GRACE_S = 5
 class HttpServer(uvicorn.Server):
     """Serves one registry. Owned by the main thread."""
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    def __init__(self, settings: Settings, registry: Registry, store: Store) -> None:
         self._registry = registry
         self._shutdown_timeout_s = settings.shutdown_timeout
         self._load_watch: asyncio.Task[None] | None = None
         self.has_failed = False
         super().__init__(
             uvicorn.Config(
-                create_app(settings, registry),
+                create_app(settings, registry, store),
                 loop="uvloop",
                 http="httptools",
                 ws="none",

@@ -22,14 +22,20 @@ def serve(settings: Settings) -> int:
         return 1
     # Imported with the port open: who connects now waits for an answer instead of being refused.
     from app.core.registry import Registry
+    from app.core.store import StoreError, open_store
     from app.http_server import HttpServer
     from app.logs import set_up_logs
 
     with listener:
         set_up_logs(settings)
+        try:
+            store = open_store(settings)
+        except StoreError as error:
+            print(f"mlx-openai-server: {error}.", file=sys.stderr)
+            return 1
         models = tuple(_capped(spec, settings.max_context_tokens) for spec in settings.models)
         print(_banner(settings, models, listener.getsockname()[1]), file=sys.stderr, flush=True)
-        return HttpServer(settings, Registry(models, settings.cache_dir)).run_until_stopped(listener)
+        return HttpServer(settings, Registry(models, settings.cache_dir), store).run_until_stopped(listener)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from loguru import logger
 
 from app.core import failures, frames
-from app.core.events import Embedded, Event, Failed, Finished
+from app.core.events import Event, LastEvent
 from app.core.requests import Request
 from app.errors import InternalError, ModelLoadError, ServerError
 from app.handler.base import AnyHandler
@@ -160,7 +160,7 @@ class Worker:
 
     def _emit(self, request_id: int, event: Event) -> None:
         self._events.append((request_id, event))
-        if isinstance(event, Finished | Embedded | Failed):
+        if isinstance(event, LastEvent):
             self._jobs.pop(request_id, None)
 
     def _flush(self) -> None:
@@ -203,16 +203,20 @@ class Worker:
             try:
                 job.prepared = handler.prepare(job.request)
             except ServerError as error:
-                self._refuse(job, error)
+                self._answer(job, failures.to_event(error))
             except Exception:
                 logger.exception("request {} could not be prepared", job.id)
-                self._refuse(job, InternalError())
+                self._answer(job, failures.to_event(InternalError()))
             else:
-                self._to_main.put(job)
+                if isinstance(job.prepared, LastEvent):
+                    self._answer(job, job.prepared)
+                else:
+                    self._to_main.put(job)
 
-    def _refuse(self, job: Job, error: ServerError) -> None:
+    def _answer(self, job: Job, event: LastEvent) -> None:
+        """Say all there is to say about a job that never reaches the main thread."""
         self._jobs.pop(job.id, None)
-        self.send(frames.Turn([(job.id, failures.to_event(error))]))
+        self.send(frames.Turn([(job.id, event)]))
 
 
 def _break_off(error: Exception) -> NoReturn:

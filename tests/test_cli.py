@@ -142,7 +142,7 @@ def test_the_group() -> None:
     ("arguments", "said"),
     [
         (["--port", "x"], "Error: --port must be a whole number, not 'x'\n"),
-        (["--kv-bits", "4"], "Error: --kv-bits is not supported yet\n"),
+        (["--quantize", "4"], "Error: --quantize is not supported yet\n"),
         (["--api-key", "one", "sk-two"], "Error: launch takes only options, but 1 of its arguments belong to none\n"),
         (["--config", "none.yaml"], "none.yaml' does not exist\n"),
         (["--host", "0.0.0.0"], "ALLOW_UNAUTHENTICATED=true\n"),

@@ -1,4 +1,4 @@
-"""JSON bodies: read, validated, refused with a sentence; and described in /openapi.json."""
+"""JSON bodies and queries: read, validated, refused with a sentence; and described in /openapi.json."""
 
 from typing import Any, TypeVar
 
@@ -22,6 +22,14 @@ async def read_body(request: Request, model: type[ModelT]) -> ModelT:
         raise InvalidRequest("The body is empty; send a JSON object.", code="empty_body")
     try:
         return model.model_validate_json(raw)
+    except ValidationError as error:
+        raise _explained(error) from None
+
+
+def read_query(request: Request, model: type[ModelT]) -> ModelT:
+    """Read the query; of a name given twice the last value counts. Errors: InvalidRequest naming the parameter."""
+    try:
+        return model.model_validate_strings(dict(request.query_params))
     except ValidationError as error:
         raise _explained(error) from None
 
@@ -70,3 +78,9 @@ def body_docs(model: type[BaseModel]) -> dict[str, Any]:
     """For a route's `openapi_extra`: its body is `model` as JSON."""
     reference = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
+
+
+def query_docs(model: type[BaseModel]) -> dict[str, Any]:
+    """For a route's `openapi_extra`: its query has the fields of `model`."""
+    fields = model.model_json_schema()["properties"]
+    return {"parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in fields.items()]}

@@ -7,26 +7,25 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.bodies import body_docs, read_body
 from app.api.chat_encoding import ChatReply, ChatStream
+from app.api.chat_messages import to_messages
 from app.api.context import context_of
 from app.api.openai_errors import ERROR_DOCS
 from app.api.output_format import to_output_format
 from app.api.replies import Call, StreamReply, UnaryReply
-from app.api.volatile_headers import without_volatile_headers
-from app.core.conversation import Conversation, Message, Role
-from app.core.requests import GenerationRequest, Sampling
-from app.errors import InvalidRequest, UnsupportedField
+from app.api.sampling_fields import to_sampling, to_stops
+from app.api.tools import to_tool_use
+from app.core.conversation import Conversation, Reasoning
+from app.core.requests import GenerationRequest
+from app.errors import InvalidRequest
 from app.schemas.chat import (
-    MAX_BREAKER_CHARACTERS,
-    MAX_BREAKERS,
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionRequest,
-    ChatMessage,
+    ReasoningOptions,
 )
 
 router = APIRouter(tags=["chat"])
 
-_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _REPLY_DOCS: dict[int | str, dict[str, Any]] = ERROR_DOCS | {
     200: {
         "model": ChatCompletion,
@@ -43,6 +42,7 @@ async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation."""
     context = context_of(request)
     body = await read_body(request, ChatCompletionRequest)
+    context.record.timeout_s = body.timeout
     call = Call(context.registry, body.model, to_generation(body), context.record)
     shown_model = body.model or context.registry.find(None).spec.name
     includes_usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -56,30 +56,14 @@ def to_generation(body: ChatCompletionRequest) -> GenerationRequest:
     """Translate a body. Errors: InvalidRequest."""
     return GenerationRequest(
         prompt=Conversation(
-            messages=[_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)],
+            messages=to_messages(body.messages),
+            tools=to_tool_use(body),
+            reasoning=_reasoning(body),
             template_arguments=_template_arguments(body.chat_template_kwargs),
         ),
-        sampling=Sampling(
-            temperature=body.temperature,
-            top_p=body.top_p,
-            top_k=body.top_k,
-            min_p=body.min_p,
-            repetition_penalty=body.repetition_penalty,
-            presence_penalty=body.presence_penalty,
-            frequency_penalty=body.frequency_penalty,
-            logit_bias=_logit_bias(body.logit_bias),
-            seed=body.seed,
-            typical_p=body.typical_p,
-            xtc_probability=body.xtc_probability,
-            xtc_threshold=body.xtc_threshold,
-            dry_multiplier=body.dry_multiplier,
-            dry_base=body.dry_base,
-            dry_allowed_length=body.dry_allowed_length,
-            dry_sequence_breakers=_dry_breakers(body.dry_sequence_breakers),
-            dry_penalty_last_n=body.dry_penalty_last_n,
-        ),
+        sampling=to_sampling(body),
         max_tokens=body.max_completion_tokens or body.max_tokens,
-        stop=_stops(body.stop),
+        stop=to_stops(body.stop),
         output_format=to_output_format(body),
         num_choices=body.n or 1,
         top_logprobs=_top_logprobs(body),
@@ -97,69 +81,10 @@ def _top_logprobs(body: ChatCompletionRequest) -> int | None:
     return None
 
 
-def _message(message: ChatMessage, path: str) -> Message:
-    role = _ROLES.get(message.role)
-    if role is None:
-        raise InvalidRequest(f"Messages of role '{message.role}' are not supported yet.", param=f"{path}.role")
-    match message.content:
-        case str(text):
-            content = without_volatile_headers(text) if role == "system" else text
-        case None:
-            raise InvalidRequest(f"'{path}.content' is missing.", param=f"{path}.content")
-        case parts:
-            content = ""
-            for index, part in enumerate(parts):
-                if part.type != "text":
-                    raise UnsupportedField(
-                        f"{path}.content[{index}]", f"parts of type '{part.type}' need another model"
-                    )
-                if part.text is None:
-                    raise InvalidRequest("A text part needs 'text'.", param=f"{path}.content[{index}].text")
-                content += without_volatile_headers(part.text) if role == "system" else part.text
-    return Message(role, content, message.name)
-
-
-def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if "" in stops:
-        raise InvalidRequest("A stop string must not be empty.", param="stop")
-    return stops
-
-
-def _dry_breakers(breakers: str | list[str] | None) -> tuple[str, ...] | None:
-    """A list as llama.cpp takes it, or its JSON, with or without brackets, as text-generation-webui does."""
-    if isinstance(breakers, str):
-        text = breakers.strip()
-        try:
-            # A line break by itself is meant as a breaker, and is no JSON.
-            if breakers and not text:
-                raise ValueError
-            breakers = msgspec.json.decode(text if text.startswith("[") else f"[{text}]", type=list[str])
-        except (msgspec.DecodeError, ValueError):
-            raise InvalidRequest(
-                "dry_sequence_breakers must be a list of strings.", param="dry_sequence_breakers"
-            ) from None
-    if breakers is None:
-        return None
-    if "" in breakers or len(breakers) > MAX_BREAKERS or max(map(len, breakers), default=0) > MAX_BREAKER_CHARACTERS:
-        raise InvalidRequest(
-            f"dry_sequence_breakers takes up to {MAX_BREAKERS} strings of 1 to {MAX_BREAKER_CHARACTERS} characters.",
-            param="dry_sequence_breakers",
-        )
-    return tuple(breakers)
-
-
-def _logit_bias(bias: dict[str, float] | None) -> dict[int, float] | None:
-    if bias is None:
-        return None
-    try:
-        by_token = {int(token): value for token, value in bias.items()}
-    except ValueError:
-        raise InvalidRequest("The keys of logit_bias must be token ids.", param="logit_bias") from None
-    # No vocabulary is as large as what a frame's integers hold; what is smaller is for the model to judge.
-    if unknown := [token for token in by_token if not 0 <= token < 2**31]:
-        raise InvalidRequest(f"logit_bias names token {unknown[0]}, which no model has.", param="logit_bias")
-    return by_token
+def _reasoning(body: ChatCompletionRequest) -> Reasoning:
+    asked = body.reasoning or ReasoningOptions()
+    budget = asked.max_tokens if body.thinking_token_budget is None else body.thinking_token_budget
+    return Reasoning(asked.enabled, body.reasoning_effort or asked.effort, budget)
 
 
 def _template_arguments(arguments: dict[str, Any] | None) -> dict[str, object]:

@@ -10,8 +10,21 @@ from collections.abc import Sequence
 import msgspec
 
 from app.api.openai_errors import error_json
+from app.api.replies import COMMENT
 from app.core.completion import Choice, fold
-from app.core.events import Candidate, ChoiceEnded, Event, Finished, Started, TextDelta, TokenLogprob, Usage
+from app.core.events import (
+    Candidate,
+    ChoiceEnded,
+    Event,
+    Finished,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
 from app.errors import ServerError
 
 _json = msgspec.json.Encoder().encode
@@ -43,9 +56,19 @@ class ChatReply:
 
 
 def _choice(index: int, choice: Choice) -> dict[str, object]:
-    message = {"role": "assistant", "content": choice.text, "refusal": None}
+    # As OpenAI has it, an answer that is nothing but calls has no content.
+    content = choice.text if choice.text or not choice.calls else None
+    message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+    if choice.reasoning:
+        message["reasoning_content"] = choice.reasoning
+    if choice.calls:
+        message["tool_calls"] = [_call(call.id, call.name, call.arguments) for call in choice.calls]
     logprobs = _logprobs(choice.logprobs)
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.reason}
+
+
+def _call(call_id: str, name: str, arguments: str) -> dict[str, object]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 class ChatStream:
@@ -70,23 +93,39 @@ class ChatStream:
         """See `StreamEncoder.error`: one error event, no finish_reason, no [DONE]."""
         return b"data: " + error_json(error, self._request_id) + b"\n\n"
 
+    def heartbeat(self) -> bytes:
+        """See `StreamEncoder.heartbeat`."""
+        return COMMENT
+
     def _frame(self, event: Event) -> bytes:
         match event:
             case TextDelta(text, choice, None):
                 return self._before_text[choice] + _json(text) + self._after_text
-            case TextDelta(text, choice, logprobs):
-                return self._chunk(choice, _json({"content": text}), b"null", _json(_logprobs(logprobs)))
             case Started():
                 role = b'{"role":"assistant","content":""}'
-                return b"".join(self._chunk(choice, role, b"null") for choice in range(self._reply.num_choices))
+                return b"".join(self._chunk(choice, role) for choice in range(self._reply.num_choices))
             case ChoiceEnded(reason, choice):
                 return self._chunk(choice, b"{}", _json(reason))
             case Finished(usage):
                 return self._usage(usage) + b"data: [DONE]\n\n"
             case _:
+                return self._rarer_frame(event)
+
+    def _rarer_frame(self, event: Event) -> bytes:
+        match event:
+            case TextDelta(text, choice, logprobs):
+                return self._chunk(choice, _json({"content": text}), logprobs=_json(_logprobs(logprobs)))
+            case ReasoningDelta(text, choice):
+                return self._chunk(choice, b'{"reasoning_content":%s}' % _json(text))
+            case ToolCallStarted(index, call_id, name, choice):
+                return self._chunk(choice, _json({"tool_calls": [{"index": index} | _call(call_id, name, "")]}))
+            case ToolCallDelta(index, arguments, choice):
+                parts = (index, _json(arguments))
+                return self._chunk(choice, b'{"tool_calls":[{"index":%d,"function":{"arguments":%s}}]}' % parts)
+            case _:
                 return b""
 
-    def _chunk(self, choice: int, delta: bytes, reason: bytes, logprobs: bytes = b"null") -> bytes:
+    def _chunk(self, choice: int, delta: bytes, reason: bytes = b"null", logprobs: bytes = b"null") -> bytes:
         parts = (choice, delta, logprobs, reason)
         return self._head + b'{"index":%d,"delta":%s,"logprobs":%s,"finish_reason":%s}' % parts + self._tail
 

@@ -23,6 +23,11 @@ def error_json(error: ServerError, request_id: str) -> bytes:
 
 def error_response(error: ServerError, request_id: str) -> Response:
     """The reply for an error raised before any reply began."""
+    return Response(error_json(error, request_id), error.status, error_headers(error), "application/json")
+
+
+def error_headers(error: ServerError) -> dict[str, str]:
+    """What the header of an error reply tells, in every protocol."""
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
@@ -30,4 +35,4 @@ def error_response(error: ServerError, request_id: str) -> Response:
         headers["Allow"] = error.allowed
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(error_json(error, request_id), error.status, headers, "application/json")
+    return headers

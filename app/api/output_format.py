@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from app.core.output_format import Choice, JsonObject, JsonSchema, Lark, OutputFormat, Regex
 from app.errors import InvalidRequest
-from app.schemas.chat import ChatCompletionRequest, GuidedJson, ResponseFormat, StructuredOutputs
+from app.schemas.output_format import GuidedJson, OutputFormatFields, ResponseFormat, StructuredOutputs
 
 MAX_SCHEMA_BYTES = 256 * 1024
 MAX_SCHEMA_DEPTH = 64
@@ -16,7 +16,7 @@ MAX_CHOICES = 1000
 MAX_CHOICES_BYTES = 64 * 1024
 
 
-def to_output_format(body: ChatCompletionRequest) -> OutputFormat | None:
+def to_output_format(body: OutputFormatFields) -> OutputFormat | None:
     """Translate the fields that say it; None is plain text. Errors: InvalidRequest, also where two of them say it."""
     said: dict[str, OutputFormat] = {}
     if body.response_format is not None and (asked := _from_response_format(body.response_format)) is not None:
@@ -53,7 +53,7 @@ def _from_response_format(asked: ResponseFormat) -> OutputFormat | None:
                     param=path,
                     code="missing_required_parameter",
                 )
-            text = _schema_text(asked.json_schema.schema_, f"{path}.schema")
+            text = schema_text(asked.json_schema.schema_, f"{path}.schema")
             return JsonSchema(text, asked.json_schema.name, bool(asked.json_schema.strict))
 
 
@@ -80,7 +80,7 @@ def _from_structured_outputs(asked: StructuredOutputs) -> dict[str, OutputFormat
 
 def _guided_json(schema: GuidedJson, path: str) -> JsonSchema:
     if not isinstance(schema, str):
-        return JsonSchema(_schema_text(schema, path))
+        return JsonSchema(schema_text(schema, path))
     _check_bytes(schema, MAX_SCHEMA_BYTES, path)
     try:
         parsed = json.loads(schema)
@@ -90,10 +90,11 @@ def _guided_json(schema: GuidedJson, path: str) -> JsonSchema:
         raise InvalidRequest(f"'{path}' is not valid JSON: {error}.", param=path) from None
     if not isinstance(parsed, dict):
         raise InvalidRequest(f"'{path}' must be a JSON schema: a JSON object.", param=path)
-    return JsonSchema(_schema_text(parsed, path))
+    return JsonSchema(schema_text(parsed, path))
 
 
-def _schema_text(schema: dict[str, JsonValue], path: str) -> str:
+def schema_text(schema: dict[str, JsonValue], path: str) -> str:
+    """A JSON schema as text. Errors: InvalidRequest naming `path` when it is too large or no JSON."""
     if _is_deeper(schema, MAX_SCHEMA_DEPTH):
         raise _too_deep(path)
     try:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from fastapi import Response
 from loguru import logger
 from starlette.types import Receive, Scope, Send
 
+from app.core.event_stream import EventStream
 from app.core.events import Event
 from app.core.record import RequestRecord
 from app.core.registry import Registry
@@ -20,7 +21,8 @@ from app.errors import ClientGone, InternalError, ServerError
 # Until the first event a failure has a real HTTP status. A client that waits longer than this in the queue gets its
 # headers and heartbeats instead, so that it does not give up.
 _FIRST_EVENT_GRACE_S = 10.0
-_HEARTBEAT = b": keep-alive\n\n"
+# What fills a silence where the protocol has no event for it.
+COMMENT = b": keep-alive\n\n"
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -38,6 +40,23 @@ class Call:
     request: Request
     record: RequestRecord
 
+    def run(self) -> AbstractAsyncContextManager[EventStream]:
+        """See `Work.run`."""
+        return self.registry.run(self.model, self.request, self.record)
+
+
+class Work(Protocol):
+    """What a reply is made of: a `Call`, or several that are answered as one."""
+
+    @property
+    def record(self) -> RequestRecord:
+        """The HTTP request's own."""
+        ...
+
+    def run(self) -> AbstractAsyncContextManager[EventStream]:
+        """See `Registry.run`."""
+        ...
+
 
 class StreamEncoder(Protocol):
     """Turns events into the bytes of one protocol's stream."""
@@ -50,11 +69,15 @@ class StreamEncoder(Protocol):
         """The frames that end a stream that failed after it began."""
         ...
 
+    def heartbeat(self) -> bytes:
+        """The frame that fills a silence, also before the first event."""
+        ...
+
 
 class UnaryReply(Response):
     """Runs the call to its end and replies in one piece; stops it when the client leaves."""
 
-    def __init__(self, call: Call, encode: Callable[[list[Event]], bytes]) -> None:
+    def __init__(self, call: Work, encode: Callable[[list[Event]], bytes]) -> None:
         super().__init__()
         self._call = call
         self._encode = encode
@@ -62,7 +85,7 @@ class UnaryReply(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = self._call
         events: list[Event] = []
-        async with _while_connected(receive), call.registry.run(call.model, call.request, call.record) as stream:
+        async with while_connected(receive), call.run() as stream:
             async for batch in stream:
                 call.record.note(batch)
                 events += batch
@@ -72,7 +95,7 @@ class UnaryReply(Response):
 class StreamReply(Response):
     """Runs the call and streams its events; stops it when the client leaves."""
 
-    def __init__(self, call: Call, encoder: StreamEncoder, heartbeat_s: float) -> None:
+    def __init__(self, call: Work, encoder: StreamEncoder, heartbeat_s: float) -> None:
         super().__init__()
         self._call = call
         self._encoder = encoder
@@ -80,10 +103,10 @@ class StreamReply(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = self._call
-        channel = _EventChannel(send)
-        async with _while_connected(receive), channel.kept_alive(self._heartbeat_s):
+        channel = EventChannel(send, self._encoder.heartbeat)
+        async with while_connected(receive), channel.kept_alive(self._heartbeat_s):
             try:
-                async with call.registry.run(call.model, call.request, call.record) as stream:
+                async with call.run() as stream:
                     async for batch in stream:
                         call.record.note(batch)
                         await channel.write(self._encoder.encode(batch))
@@ -101,15 +124,17 @@ class StreamReply(Response):
         await channel.close()
 
 
-class _EventChannel:
-    """The response of a stream: opened by the first write or by a long wait, kept alive by comments."""
+class EventChannel:
+    """The response of a stream: opened by the first write or by a long wait, kept alive by heartbeats."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, heartbeat: Callable[[], bytes]) -> None:
         self._send = send
+        self._heartbeat = heartbeat
         self._last_write = time.monotonic()
         self.is_open = False
 
     async def write(self, data: bytes) -> None:
+        """Send frames; the first call also sends the status line."""
         if not self.is_open:
             self.is_open = True
             await self._send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
@@ -118,11 +143,12 @@ class _EventChannel:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def close(self) -> None:
+        """End the stream."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     @asynccontextmanager
     async def kept_alive(self, heartbeat_s: float) -> AsyncGenerator[None]:
-        """Write a comment into every silence of `heartbeat_s` while the block runs."""
+        """Write a heartbeat into every silence of `heartbeat_s` while the block runs."""
         task = asyncio.create_task(self._beat(heartbeat_s))
         try:
             yield
@@ -136,11 +162,11 @@ class _EventChannel:
                 # Not longer than a heartbeat: the stream may open meanwhile, and patience is shorter then.
                 await asyncio.sleep(min(left_s, heartbeat_s))
             else:
-                await self.write(_HEARTBEAT)
+                await self.write(self._heartbeat())
 
 
 @asynccontextmanager
-async def _while_connected(receive: Receive) -> AsyncGenerator[None]:
+async def while_connected(receive: Receive) -> AsyncGenerator[None]:
     """Cancel the block when the client hangs up. Errors: ClientGone."""
     task = asyncio.current_task()
     if task is None:

@@ -69,16 +69,26 @@ class Reasoning(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Conversation(msgspec.Struct, frozen=True, omit_defaults=True, tag="conversation"):
-    """Messages that the model's chat template turns into a prompt; `template_arguments` are further variables of it."""
+    """Messages that the model's chat template turns into a prompt; `template_arguments` are further variables of it.
+
+    Unless it `opens_answer`, the prompt ends where the last message does.
+    """
 
     messages: list[Message]
     tools: ToolUse | None = None
     reasoning: Reasoning = Reasoning()
     template_arguments: dict[str, object] = {}
+    opens_answer: bool = True
 
 
 class RawPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="raw"):
-    """A prompt as it is, a text or its token ids; with `suffix` the answer is what belongs between the two."""
+    """A prompt as it is, a text or its token ids; with `suffix` the answer is what belongs between the two.
+
+    A text gets the special tokens that the tokenizer begins a text with, unless told not to. If it `is_echoed`, every
+    answer begins with it, and so do the log-probabilities where they are asked for.
+    """
 
     text: str | list[int]
     suffix: str | None = None
+    adds_special_tokens: bool = True
+    is_echoed: bool = False

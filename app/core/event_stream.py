@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable
 
 from app.core import failures
-from app.core.events import Embedded, Event, Failed, Finished
+from app.core.events import Event, Failed, LastEvent
 from app.errors import ServerError
 
 
 class EventStream:
     """An async iterator of batches: each `async for` step gives all events that arrived since the last one.
 
-    Owned by the event loop's thread. It ends after `Finished` or `Embedded`, or raises the error it was failed with.
+    Owned by the event loop's thread. It ends after a `LastEvent`, or raises the error it was failed with.
     """
 
     __slots__ = ("_buffer", "_cancel", "_error", "_waiter", "id", "is_over")
@@ -28,15 +28,11 @@ class EventStream:
         """Take an event from the worker; events after the last one are dropped."""
         if self.is_over:
             return
-        match event:
-            case Failed():
-                self.is_over = True
-                self._error = failures.from_event(event)
-            case Finished() | Embedded():
-                self.is_over = True
-                self._buffer.append(event)
-            case _:
-                self._buffer.append(event)
+        self.is_over = isinstance(event, LastEvent)
+        if isinstance(event, Failed):
+            self._error = failures.from_event(event)
+        else:
+            self._buffer.append(event)
         self._wake()
 
     def fail(self, error: ServerError) -> None:

@@ -31,6 +31,14 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     top: list[Candidate]
 
 
+class PromptToken(msgspec.Struct, frozen=True, array_like=True):
+    """A token of the prompt, as `TokenLogprob`; nothing comes before the first, so its probability is None."""
+
+    token: bytes
+    logprob: float | None
+    top: list[Candidate]
+
+
 class Started(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
     """The prompt is accepted; what follows can only fail for reasons of ours."""
 
@@ -43,6 +51,17 @@ class PrefillProgress(msgspec.Struct, frozen=True, array_like=True, tag="p", gc=
 
     done: int
     total: int
+
+
+class EchoDelta(msgspec.Struct, frozen=True, array_like=True, tag="o"):
+    """A piece of the prompt, which a choice's answer begins with: its text in one piece, its tokens as they are known.
+
+    `logprobs` are None when nobody asked.
+    """
+
+    text: str
+    choice: int = 0
+    logprobs: list[PromptToken] | None = None
 
 
 class TextDelta(msgspec.Struct, frozen=True, array_like=True, tag="t"):
@@ -108,6 +127,19 @@ class Embedded(msgspec.Struct, frozen=True, array_like=True, tag="e"):
     usage: Usage
 
 
+class Tokenized(msgspec.Struct, frozen=True, array_like=True, tag="n"):
+    """The only event of a tokenize request; `pieces` only when asked for."""
+
+    tokens: list[int]
+    pieces: list[str] | None = None
+
+
+class Detokenized(msgspec.Struct, frozen=True, array_like=True, tag="d", gc=False):
+    """The only event of a detokenize request."""
+
+    text: str
+
+
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="x"):
     """The request failed inside the worker; `error` names the class in `app.errors`."""
 
@@ -119,6 +151,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="x"):
 Event = (
     Started
     | PrefillProgress
+    | EchoDelta
     | TextDelta
     | ReasoningDelta
     | ToolCallStarted
@@ -127,5 +160,9 @@ Event = (
     | ChoiceEnded
     | Finished
     | Embedded
+    | Tokenized
+    | Detokenized
     | Failed
 )
+# After one of these nothing more is said about a request.
+LastEvent = Finished | Embedded | Tokenized | Detokenized | Failed

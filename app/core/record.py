@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from app.core.events import Embedded, Event, Finished, Started, TextDelta, Usage
+from app.core.events import Embedded, Event, Finished, ReasoningDelta, Started, TextDelta, ToolCallStarted, Usage
 from app.errors import ServerError
 
 
@@ -15,6 +15,8 @@ class RequestRecord:
     client: str = "-"
     started_at: float = field(default_factory=time.monotonic)
     model: str | None = None
+    # What the client itself allows; the model's own limit holds where it is shorter.
+    timeout_s: float | None = None
     waited_s: float = 0.0
     first_token_at: float | None = None
     finished_at: float | None = None
@@ -28,7 +30,7 @@ class RequestRecord:
         """Take what the access line shows from a batch of events."""
         for event in events:
             match event:
-                case TextDelta() if self.first_token_at is None:
+                case TextDelta() | ReasoningDelta() | ToolCallStarted() if self.first_token_at is None:
                     self.first_token_at = time.monotonic()
                 case Started(prompt_tokens, cached_tokens):
                     self.usage = Usage(prompt_tokens, 0, cached_tokens)

@@ -39,7 +39,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="ge
 
     `num_choices` answers share one prefill. `top_logprobs` asks for the log-probabilities of the generated tokens and
     of so many candidates beside each. Prompts of one `cache_namespace` share their prefixes, with no others.
-    An answer that says the same few tokens `repetition_guard` times in a row ends there.
+    With `max_tokens` 0 there is no answer, only what is said of the prompt. An answer that says the same few tokens
+    `repetition_guard` times in a row ends there.
     """
 
     prompt: Conversation | RawPrompt
@@ -60,8 +61,28 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="emb
     dimensions: int | None = None
 
 
-Request = GenerationRequest | EmbeddingRequest
+class TokenizeRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="tokenize"):
+    """Say which tokens a prompt has, however many; with `has_pieces` also how the vocabulary spells each."""
+
+    prompt: Conversation | RawPrompt
+    has_pieces: bool = False
+
+
+class DetokenizeRequest(msgspec.Struct, frozen=True, tag="detokenize"):
+    """Say which text some tokens are."""
+
+    tokens: list[int]
+
+
+# Answered from the tokenizer alone, in a line of their own: they wait for no generation.
+TokenRequest = TokenizeRequest | DetokenizeRequest
+Request = GenerationRequest | EmbeddingRequest | TokenRequest
 Kind = Literal["lm", "embeddings"]
 
-KIND_OF_REQUEST: dict[type[Request], Kind] = {GenerationRequest: "lm", EmbeddingRequest: "embeddings"}
+KIND_OF_REQUEST: dict[type[Request], Kind] = {
+    GenerationRequest: "lm",
+    EmbeddingRequest: "embeddings",
+    TokenizeRequest: "lm",
+    DetokenizeRequest: "lm",
+}
 ENDPOINT_OF_KIND: dict[Kind, str] = {"lm": "/v1/chat/completions", "embeddings": "/v1/embeddings"}

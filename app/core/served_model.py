@@ -13,7 +13,7 @@ from app.core import frames
 from app.core.admission import Admission
 from app.core.event_stream import EventStream
 from app.core.record import RequestRecord
-from app.core.requests import ENDPOINT_OF_KIND, KIND_OF_REQUEST, Kind, Request
+from app.core.requests import ENDPOINT_OF_KIND, KIND_OF_REQUEST, Kind, Request, TokenRequest
 from app.core.worker_process import WorkerProcess
 from app.errors import InvalidRequest, ModelLoadError, ModelUnavailable, RequestTimeout, ServerError
 from app.settings import ModelSpec
@@ -21,6 +21,8 @@ from app.settings import ModelSpec
 State = Literal["loading", "ready", "restarting", "failed", "stopped"]
 
 DEFAULT_CONCURRENCY: dict[Kind, int] = {"lm": 16, "embeddings": 16}
+# The worker answers them one after the other: two keep it busy, and the others wait here, fairly.
+_TOKEN_REQUESTS_AT_ONCE = 2
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 30.0
 # A worker that ran this long has earned a fresh start of the back-off.
@@ -41,6 +43,7 @@ class ServedModel:
         self.num_restarts = 0
         self.created = int(time.time())
         self.admission = Admission(spec.queue_size, spec.queue_timeout)
+        self._token_admission = Admission(spec.queue_size, spec.queue_timeout)
         self.loaded = asyncio.Event()
         self._load = frames.Load(spec.model_dump_json(), str(cache_dir))
         self._worker: WorkerProcess | None = None
@@ -68,7 +71,7 @@ class ServedModel:
         """End the worker and wait until it is gone."""
         was_ready = self.state == "ready"
         self.state = "stopped"
-        self.admission.close()
+        self._close_admission()
         if self._supervisor is not None:
             if self._worker is not None:
                 if was_ready and self.spec.prompt_cache_dir is not None:
@@ -89,8 +92,8 @@ class ServedModel:
 
     def drain(self, error: ServerError, timeout_s: float) -> None:
         """Turn away who waits with `error` now, and end who runs with it after `timeout_s`."""
-        self.admission.close()
-        self.admission.fail_waiting(error)
+        self._close_admission()
+        self._fail_waiting(error)
         if self._worker is not None:
             asyncio.get_running_loop().call_later(timeout_s, self._worker.fail_streams, error)
 
@@ -101,19 +104,32 @@ class ServedModel:
             raise ModelLoadError(self.reason or "The model could not be loaded.")
         self._check_kind(request)
         self.num_leases += 1
+        timeout_s = min(filter(None, (self.spec.request_timeout, record.timeout_s)), default=None)
         try:
             # A request that may live no longer than it has to wait is not kept waiting any longer.
-            async with self.admission.slot(record.client, self.spec.request_timeout or None):
+            async with self._line_of(request).slot(record.client, timeout_s):
                 record.waited_s = time.monotonic() - record.started_at
                 self._check_kind(request)
                 stream = self._submit(request)
                 try:
-                    async with _time_limit(self.spec.request_timeout, record):
+                    async with _time_limit(timeout_s, record):
                         yield stream
                 finally:
                     stream.close()
         finally:
             self.num_leases -= 1
+
+    def _line_of(self, request: Request) -> Admission:
+        """Who only asks for tokens does not wait for those who generate."""
+        return self._token_admission if isinstance(request, TokenRequest) else self.admission
+
+    def _close_admission(self) -> None:
+        self.admission.close()
+        self._token_admission.close()
+
+    def _fail_waiting(self, error: ServerError) -> None:
+        self.admission.fail_waiting(error)
+        self._token_admission.fail_waiting(error)
 
     def _submit(self, request: Request) -> EventStream:
         if self._worker is None or self.state != "ready":
@@ -134,7 +150,7 @@ class ServedModel:
         while not self._is_stopped:
             started = time.monotonic()
             error = await self._run_worker()
-            self.admission.close()
+            self._close_admission()
             if self._is_stopped:
                 return
             if error is not None:
@@ -171,6 +187,7 @@ class ServedModel:
         self.reason = None
         self.loaded.set()
         self.admission.open(self.max_concurrency)
+        self._token_admission.open(_TOKEN_REQUESTS_AT_ONCE)
         logger.info(
             "{}: ready in {:.1f} s ({} {}, {} tokens of context, on {}; process {})",
             *(self.spec.name, info.load_s, info.kind, info.architecture, info.context_length, info.device),
@@ -182,18 +199,19 @@ class ServedModel:
         self.reason = reason
         self.loaded.set()
         logger.error("{} cannot be loaded: {}", self.spec.name, reason)
-        self.admission.fail_waiting(ModelLoadError(reason))
+        self._fail_waiting(ModelLoadError(reason))
 
 
 @asynccontextmanager
-async def _time_limit(timeout_s: float, record: RequestRecord) -> AsyncGenerator[None]:
+async def _time_limit(timeout_s: float | None, record: RequestRecord) -> AsyncGenerator[None]:
     """End the block `timeout_s` after the request arrived, even where it waits for a client that does not read.
 
-    No limit when it is 0. Errors: RequestTimeout.
+    Errors: RequestTimeout.
     """
-    now = asyncio.get_running_loop().time()
-    left_s = record.started_at + timeout_s - time.monotonic()
-    limit = asyncio.timeout_at(now + left_s if timeout_s > 0 else None)
+    if timeout_s is None:
+        yield
+        return
+    limit = asyncio.timeout(record.started_at + timeout_s - time.monotonic())
     try:
         async with limit:
             yield

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from app.core.events import Event
+from app.core.events import Event, LastEvent
 from app.core.frames import CacheStats, ModelInfo
 from app.settings import ModelSpec
 
@@ -30,8 +30,11 @@ class Handler(ABC, Generic[RequestT, PreparedT]):
         """Load the weights and warm up. Errors: ModelLoadError with one sentence that says what to do."""
 
     @abstractmethod
-    def prepare(self, request: RequestT) -> PreparedT:
-        """Turn a request into what `submit` takes; makes no mx arrays. Errors: ServerError."""
+    def prepare(self, request: RequestT) -> PreparedT | LastEvent:
+        """Turn a request into what `submit` takes, or into its answer where there is nothing to compute.
+
+        Makes no mx arrays. Errors: ServerError.
+        """
 
     @abstractmethod
     def submit(self, request_id: int, prepared: PreparedT) -> None:

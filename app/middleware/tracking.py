@@ -39,6 +39,8 @@ class TrackingMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = record.request_id
+                # Where Anthropic's clients look for it.
+                headers["Request-ID"] = record.request_id
                 headers["X-Process-Time"] = f"{time.monotonic() - record.started_at:.6f}"
             await send(message)
 

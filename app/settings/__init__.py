@@ -45,6 +45,12 @@ def _user_cache_dir() -> Path:
     return user_cache_path("mlx-openai-server")
 
 
+def _user_store_path() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path("mlx-openai-server") / "store.sqlite3"
+
+
 class Settings(Fields):
     """Everything about one server; `load_settings` makes it from what the user gave."""
 
@@ -113,6 +119,38 @@ class Settings(Fields):
             example="~/.cache/mlx-openai-server",
         ),
     ] = Field(default_factory=_user_cache_dir)
+    store_path: Annotated[
+        Path,
+        Knob(
+            "Files",
+            "Database of stored responses, conversations and chat completions.",
+            "PATH",
+            default="store.sqlite3 in the user's data folder",
+            example="~/.local/share/mlx-openai-server/store.sqlite3",
+        ),
+    ] = Field(default_factory=_user_store_path)
+    store_in_memory: Annotated[bool, Knob("Files", "Keep them in memory only.")] = False
+    store_ttl: Annotated[Seconds, Knob("Files", "How long they are kept after their last use.", "SECONDS")] = 3600
+    store_max_bytes: Annotated[
+        NumBytes,
+        Knob(
+            "Files",
+            "Most bytes of them; beyond, those go that were used longest ago.",
+            "SIZE",
+            default="1GiB",
+            example="1GiB",
+        ),
+    ] = 2**30
+    conversation_logs_dir: Annotated[
+        Path | None,
+        Knob(
+            "Files",
+            "Folder where each becomes a JSON file when its time is over.",
+            "PATH",
+            default="none",
+            example="conversation_logs",
+        ),
+    ] = None
     debug: Annotated[bool, Knob("Logging", "The same as the log level DEBUG.", names=("debug", "verbose"))] = False
     log_level: Annotated[
         LogLevel, Field(validate_default=True), Knob("Logging", "DEBUG, INFO, WARNING or ERROR.", "LEVEL")

@@ -21,8 +21,6 @@ NOT_YET = frozenset(
         "decode_concurrency",
         "disable_auto_resize",
         "enable_auto_tool_choice",
-        "kv_bits",
-        "kv_group_size",
         "lora_paths",
         "lora_scales",
         "message_converter",
@@ -30,10 +28,6 @@ NOT_YET = frozenset(
         "on_demand_idle_timeout",
         "prompt_concurrency",
         "quantize",
-        "quantized_kv_start",
-        "reasoning",
-        "reasoning_parser",
-        "tool_call_parser",
     }
 )
 

@@ -9,11 +9,15 @@ from app.settings.knobs import Knob, knobs_of
 from app.settings.types import (
     Count,
     CountOrZero,
+    KvBits,
+    KvGroupSize,
+    KvStart,
     ModelPath,
     ModelType,
     NumBytes,
     NumBytesOrZero,
     Penalty,
+    ReasoningMode,
     Seconds,
     SecondsOrZero,
     Seed,
@@ -89,6 +93,30 @@ class ModelSpec(Fields):
             example="template.jinja",
         ),
     ] = None
+    tool_call_parser: Annotated[
+        Text | None,
+        Knob(
+            "Models",
+            "How the model marks tool calls, by the name of a parser or a family; none for not at all.",
+            "NAME",
+            default="detected from the chat template",
+            example="hermes",
+        ),
+    ] = None
+    reasoning_parser: Annotated[
+        Text | None,
+        Knob(
+            "Models",
+            "How it marks its reasoning, the same way.",
+            "NAME",
+            default="detected from the chat template",
+            example="qwen3",
+        ),
+    ] = None
+    reasoning: Annotated[
+        ReasoningMode,
+        Knob("Models", "Show reasoning separate from the answer, inline in it, or strip it.", "MODE"),
+    ] = "separate"
     draft_model_path: Annotated[
         ModelPath | None,
         Knob(
@@ -141,6 +169,37 @@ class ModelSpec(Fields):
             "SIZE",
             default="60 % of the memory that the weights leave",
             example="8GiB",
+        ),
+    ] = None
+    max_kv_size: Annotated[
+        Annotated[int, Field(ge=16, le=2**31 - 1)] | None,
+        Knob(
+            "Limits",
+            "Tokens that each token looks back on: the first 4 and the latest; those between take no memory.",
+            "TOKENS",
+            default="none, all of them",
+            example="4096",
+        ),
+    ] = None
+    kv_bits: Annotated[
+        KvBits | None,
+        Knob(
+            "Limits",
+            "Bits of each number in the KV caches, of running requests and of the prompt cache: 4, 6 or 8.",
+            "N",
+            default="those of the weights",
+            example="8",
+        ),
+    ] = None
+    kv_group_size: Annotated[KvGroupSize, Knob("Limits", "Numbers that share a scale there: 32, 64 or 128.", "N")] = 64
+    quantized_kv_start: Annotated[
+        KvStart | None,
+        Knob(
+            "Limits",
+            "Token of a request with which that begins: only 0, for requests of any length share a batch.",
+            "N",
+            default="0",
+            example="0",
         ),
     ] = None
     prompt_cache_bytes: Annotated[

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+ReasoningMode = Literal["separate", "inline", "strip"]
 ModelType = Literal["lm", "multimodal", "embeddings", "whisper", "image-generation", "image-edit", "tts"]
 
 _SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -87,6 +88,17 @@ def _not_a_folder(value: Path | None) -> Path | None:
     return value
 
 
+def _one_of(*allowed: int) -> AfterValidator:
+    *others, last = map(str, allowed)
+
+    def check(value: int) -> int:
+        if value not in allowed:
+            raise ValueError(f"must be {', '.join(others)} or {last}" if others else f"must be {last}")
+        return value
+
+    return AfterValidator(check)
+
+
 def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
@@ -94,6 +106,9 @@ def _upper(value: object) -> object:
 _MAX_INT = 2**31 - 1
 _YEAR_S = 31_536_000
 
+KvBits = Annotated[int, _one_of(4, 6, 8)]
+KvStart = Annotated[int, _one_of(0)]
+KvGroupSize = Annotated[int, _one_of(32, 64, 128)]
 Text = Annotated[str, Field(min_length=1)]
 ModelPath = Annotated[Text, AfterValidator(os.path.expanduser)]
 Count = Annotated[int, Field(ge=1, le=_MAX_INT)]

@@ -15,13 +15,17 @@ from app.core.events import (
     Finished,
     FinishReason,
     PrefillProgress,
+    ReasoningDelta,
     Started,
     TextDelta,
     TokenLogprob,
+    ToolCallDelta,
+    ToolCallEnded,
+    ToolCallStarted,
     Usage,
 )
 from app.errors import ModelUnavailable
-from app.schemas.chat import ChatCompletion, ChatCompletionChunk
+from app.schemas.chat import AnswerToolCall, ChatCompletion, ChatCompletionChunk, ChunkChoice, FunctionCall
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 COUNT = st.integers(0, 2**40)
@@ -41,8 +45,13 @@ def generations(draw: st.DrawFn) -> list[list[Event]]:
     events: list[Event] = [Started(usage.prompt_tokens), PrefillProgress(1, 2)]
     has_logprobs = draw(st.booleans())
     for choice in range(NUM_CHOICES):
+        events += [ReasoningDelta(text, choice) for text in draw(st.lists(TEXT, max_size=3))]
         texts = draw(st.lists(TEXT, max_size=8))
         events += [TextDelta(text, choice, draw(LOGPROBS) if has_logprobs else None) for text in texts]
+        for index, pieces in enumerate(draw(st.lists(st.lists(TEXT, max_size=3), max_size=2))):
+            events.append(ToolCallStarted(index, f"call_{index}", draw(TEXT), choice))
+            events += [ToolCallDelta(index, piece, choice) for piece in pieces]
+            events.append(ToolCallEnded(index, choice))
         reason: FinishReason = draw(REASON)
         events.append(ChoiceEnded(reason, choice))
     events.append(Finished(usage))
@@ -59,6 +68,21 @@ def chunks_of(stream: bytes) -> list[dict[str, Any]]:
     return [json.loads(frame.removeprefix("data: ")) for frame in frames[:-2]]
 
 
+def calls_of(pieces: list[ChunkChoice]) -> list[AnswerToolCall]:
+    """The calls of a stream, put together as clients do it."""
+    calls: list[AnswerToolCall] = []
+    for delta in [delta for piece in pieces for delta in piece.delta.tool_calls or []]:
+        if delta.id is not None:
+            assert delta.index == len(calls)
+            assert delta.function.name is not None
+            calls.append(AnswerToolCall(id=delta.id, type="function", function=FunctionCall(name=delta.function.name)))
+        arguments = calls[delta.index].function.arguments + delta.function.arguments
+        calls[delta.index] = calls[delta.index].model_copy(
+            update={"function": calls[delta.index].function.model_copy(update={"arguments": arguments})}
+        )
+    return calls
+
+
 @given(generations(), TEXT, st.booleans())
 def test_a_stream_and_a_reply_say_the_same(batches: list[list[Event]], model: str, includes_usage: bool) -> None:
     reply = ChatReply(model, num_choices=NUM_CHOICES, includes_usage=includes_usage)
@@ -69,7 +93,11 @@ def test_a_stream_and_a_reply_say_the_same(batches: list[list[Event]], model: st
     assert [choice.index for choice in whole.choices] == list(range(NUM_CHOICES))
     for answer in whole.choices:
         pieces = [choice for chunk in chunks for choice in chunk.choices if choice.index == answer.index]
-        assert "".join(piece.delta.content or "" for piece in pieces) == answer.message.content
+        assert "".join(piece.delta.content or "" for piece in pieces) == (answer.message.content or "")
+        assert "".join(piece.delta.reasoning_content or "" for piece in pieces) == (
+            answer.message.reasoning_content or ""
+        )
+        assert calls_of(pieces) == (answer.message.tool_calls or [])
         assert [piece.finish_reason for piece in pieces if piece.finish_reason] == [answer.finish_reason]
         assert pieces[-1].finish_reason is not None
         assert [piece.delta.role for piece in pieces] == ["assistant", *[None] * (len(pieces) - 1)]
@@ -119,3 +147,17 @@ def test_a_generation_without_its_end_is_no_reply() -> None:
 
 def test_every_reply_has_an_id_of_its_own() -> None:
     assert len({ChatReply("model", includes_usage=False).id for _ in range(100)}) == 100
+
+
+def test_an_answer_of_calls_alone_has_no_content() -> None:
+    call: list[Event] = [ToolCallStarted(0, "call_1", "look"), ToolCallDelta(0, "{}"), ToolCallEnded(0)]
+    end: list[Event] = [ChoiceEnded("tool_calls"), Finished(Usage(1))]
+
+    def message(*events: Event) -> dict[str, Any]:
+        return json.loads(ChatReply("model").completion([Started(1), *events, *end]))["choices"][0]["message"]
+
+    assert message(*call)["content"] is None
+    assert message(TextDelta("I look."), *call)["content"] == "I look."
+    assert message()["content"] == ""
+    assert "tool_calls" not in message()
+    assert "reasoning_content" not in message()

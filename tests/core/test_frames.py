@@ -23,9 +23,13 @@ JSON = st.recursive(
 USAGE = st.builds(events.Usage, COUNT, COUNT, COUNT, COUNT)
 CANDIDATE = st.builds(events.Candidate, st.binary(max_size=4), st.floats(-50, 0))
 LOGPROB = st.builds(events.TokenLogprob, st.binary(max_size=4), st.floats(-50, 0), st.lists(CANDIDATE, max_size=2))
+PROMPT_TOKEN = st.builds(
+    events.PromptToken, st.binary(max_size=4), st.none() | st.floats(-50, 0), st.lists(CANDIDATE, max_size=2)
+)
 BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     events.Started: st.builds(events.Started, COUNT, COUNT),
     events.PrefillProgress: st.builds(events.PrefillProgress, COUNT, COUNT),
+    events.EchoDelta: st.builds(events.EchoDelta, TEXT, COUNT, st.none() | st.lists(PROMPT_TOKEN, max_size=2)),
     events.TextDelta: st.builds(events.TextDelta, TEXT, COUNT, st.none() | st.lists(LOGPROB, max_size=2)),
     events.ReasoningDelta: st.builds(events.ReasoningDelta, TEXT, COUNT),
     events.ToolCallStarted: st.builds(events.ToolCallStarted, COUNT, TEXT, TEXT, COUNT),
@@ -36,6 +40,8 @@ BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     ),
     events.Finished: st.builds(events.Finished, USAGE),
     events.Embedded: st.builds(events.Embedded, st.lists(st.binary(max_size=40), max_size=3), USAGE),
+    events.Tokenized: st.builds(events.Tokenized, st.lists(COUNT, max_size=3), st.none() | st.lists(TEXT, max_size=3)),
+    events.Detokenized: st.builds(events.Detokenized, TEXT),
     events.Failed: st.builds(events.Failed, TEXT, TEXT, st.none() | TEXT),
 }
 SAMPLING = st.builds(
@@ -77,7 +83,10 @@ PROMPT = st.builds(
     st.none() | TOOL_USE,
     REASONING,
     st.dictionaries(TEXT, JSON, max_size=3),
-) | st.builds(conversation.RawPrompt, TEXT | st.lists(COUNT, max_size=3), st.none() | TEXT)
+    st.booleans(),
+) | st.builds(
+    conversation.RawPrompt, TEXT | st.lists(COUNT, max_size=3), st.none() | TEXT, st.booleans(), st.booleans()
+)
 REQUEST_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     requests.GenerationRequest: st.builds(
         requests.GenerationRequest,
@@ -89,6 +98,8 @@ REQUEST_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     requests.EmbeddingRequest: st.builds(
         requests.EmbeddingRequest, st.lists(TEXT | st.lists(COUNT, max_size=3), max_size=3), st.none() | COUNT
     ),
+    requests.TokenizeRequest: st.builds(requests.TokenizeRequest, PROMPT, st.booleans()),
+    requests.DetokenizeRequest: st.builds(requests.DetokenizeRequest, st.lists(COUNT, max_size=3)),
 }
 INFO = st.builds(frames.ModelInfo, st.sampled_from(get_args(requests.Kind)), COUNT, TEXT, NUMBER, TEXT)
 TO_WORKER_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {

@@ -39,9 +39,11 @@ async def running(cache_dir: Path, *specs: ModelSpec) -> AsyncGenerator[Registry
                 os.kill(pid, 0)
 
 
-async def run(registry: Registry, request: Request, name: str | None = None) -> list[Event]:
+async def run(
+    registry: Registry, request: Request, name: str | None = None, *, record: RequestRecord | None = None
+) -> list[Event]:
     events: list[Event] = []
-    async with registry.run(name, request, RequestRecord("test")) as stream:
+    async with registry.run(name, request, record or RequestRecord("test")) as stream:
         async for batch in stream:
             events += batch
     return events
@@ -90,6 +92,14 @@ async def test_a_request_ends_at_its_time_limit(llama_folder: Path, tmp_path: Pa
         assert await registry.wait_until_loaded()
         with pytest.raises(RequestTimeout, match=r"0\.05 s"):
             await run(registry, asked(490))
+
+
+async def test_a_client_may_set_a_shorter_limit(llama_folder: Path, tmp_path: Path) -> None:
+    async with running(tmp_path, ModelSpec(model_path=str(llama_folder), request_timeout=60)) as registry:
+        assert await registry.wait_until_loaded()
+        record = RequestRecord("test", timeout_s=0.05)
+        with pytest.raises(RequestTimeout, match=r"0\.05 s"):
+            await run(registry, asked(490), record=record)
 
 
 async def test_draining_turns_away_and_ends_what_runs_too_long(llama_folder: Path, tmp_path: Path) -> None:

@@ -24,6 +24,11 @@ SAMPLES = {
     "heartbeat_interval": "2.5",
     "shutdown_timeout": "0",
     "cache_dir": "cache",
+    "store_path": "store.sqlite3",
+    "store_in_memory": "true",
+    "store_ttl": "60",
+    "store_max_bytes": "1MiB",
+    "conversation_logs_dir": "conversation_logs",
     "debug": "yes",
     "log_level": "warning",
     "no_log_file": "1",
@@ -42,9 +47,16 @@ SAMPLES = {
     "queue_timeout": "1",
     "request_timeout": "0",
     "prefill_step_size": "256",
+    "tool_call_parser": "hermes",
+    "reasoning_parser": "qwen3",
+    "reasoning": "strip",
     "draft_model_path": "small-model",
     "num_draft_tokens": "4",
     "max_kv_bytes": "1GiB",
+    "max_kv_size": "4096",
+    "kv_bits": "4",
+    "kv_group_size": "32",
+    "quantized_kv_start": "0",
     "prompt_cache_bytes": "1MiB",
     "prompt_cache_size": "7",
     "prompt_cache_ttl": "60",
@@ -272,4 +284,4 @@ def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValidationError):
-        ModelSpec.model_validate({"model_path": "a", "kv_bits": 4})
+        ModelSpec.model_validate({"model_path": "a", "quantize": 4})

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 from loguru import logger
-from mlx import nn
 
 from app.core.events import ChoiceEnded, Finished, PrefillProgress, Started, Usage
 from app.core.failures import to_event
 from app.errors import InternalError
 from app.handler.base import Emit
+from app.handler.lm.answer import Answer
 from app.handler.lm.batch import BatchRow, DecodeBatch, StepToken
-from app.handler.lm.caches import BatchCache, can_batch
+from app.handler.lm.cache_form import CacheForm
+from app.handler.lm.caches import BatchCache
 from app.handler.lm.detokenizer import Detokenizer
 from app.handler.lm.drafting import Drafter
+from app.handler.lm.echo import echo_start, echo_tokens
 from app.handler.lm.kv_budget import KvBudget
 from app.handler.lm.pace import Pace
 from app.handler.lm.prefill import PrefillLine
@@ -23,18 +25,19 @@ from app.handler.lm.prefix_cache import PrefixCache
 from app.handler.lm.prompt import PreparedGeneration
 from app.handler.lm.row import Prompt, Row
 from app.handler.lm.sampling import RowSampler
-from app.text.stops import StopMatcher
 
 _STEPS_BETWEEN_CLEARS = 512
 # A row starts only where it has room for so many tokens of an answer.
 _ROOM_TO_START = 64
+# As far back as a character may have begun that is not complete, and whatever else a detokenizer looks at.
+_TOKENS_TO_CONTINUE_FROM = 8
 
 
 @dataclass(frozen=True, slots=True)
 class EngineModel:
-    """What the engine needs to know of its model."""
+    """What the engine needs to know of its model, which `form` has."""
 
-    model: nn.Module
+    form: CacheForm
     eos_tokens: frozenset[int]
     new_detokenizer: Callable[[], Detokenizer]
     drafter: Drafter | None = None
@@ -63,16 +66,16 @@ class Engine:
     def __init__(self, parts: EngineModel, limits: EngineLimits, prefixes: PrefixCache, emit: Emit) -> None:
         self._parts = parts
         self._prefixes = prefixes
-        self._budget = KvBudget.of(parts.model, limits.max_kv_bytes)
+        self._budget = KvBudget.of(parts.form, limits.max_kv_bytes)
         self._emit = emit
         self._requests: dict[int, Request] = {}
         # The rows in the batch, the oldest first.
         self._rows: dict[int, Row] = {}
         self._num_rows = 0
-        self._line = PrefillLine(parts.model, prefixes)
-        self._batch = DecodeBatch(parts.model, parts.eos_tokens, parts.drafter)
+        self._line = PrefillLine(parts.form, prefixes)
+        self._batch = DecodeBatch(parts.form.model, parts.eos_tokens, parts.drafter)
         self._pace = Pace(limits.prefill_tokens)
-        self._can_batch = can_batch(parts.model)
+        self._can_batch = parts.form.can_batch
         self._owes_step = False
         self._prefilled_last = False
         self._num_steps = 0
@@ -106,15 +109,18 @@ class Engine:
     def _new_row(self, request_id: int, choice: int, asked: PreparedGeneration) -> Row:
         self._num_rows += 1
         detokenizer = self._parts.new_detokenizer()
+        if asked.continues_text:
+            for token in asked.prompt[-_TOKENS_TO_CONTINUE_FROM:]:
+                detokenizer.push(token)
         return Row(
             id=self._num_rows,
             request_id=request_id,
             choice=choice,
             asked=asked,
             detokenizer=detokenizer,
-            stops=StopMatcher(asked.stop),
+            answer=Answer(choice, asked.stop, asked.reading, has_logprobs=asked.top_logprobs is not None),
             sampler=RowSampler(asked.sampling, asked.prompt, choice, detokenizer.bytes_of),
-            grammar=asked.grammar.copy() if asked.grammar is not None else None,
+            guide=asked.guide.copy() if asked.guide is not None else None,
         )
 
     def _prefill(self) -> bool:
@@ -134,8 +140,10 @@ class Engine:
         if not done.prompts:
             return False
         self._prefilled_last = True
-        for prompt in done.prompts:
+        for prompt, logprobs in zip(done.prompts, done.logprobs, strict=True):
             self._tell_progress(prompt)
+            for event in echo_tokens(prompt, logprobs):
+                self._emit(prompt.request_id, event)
         if done.cache is not None:
             self._join(done.prompts, done.cache)
         # In a burst of short prompts, a step for the few that are through would hold up the many that are not.
@@ -164,12 +172,23 @@ class Engine:
             # Half merged, the cache of those who were there is worth no more than that of the newcomers.
             logger.exception("{} rows could not join the batch", len(joining))
             self._fail_decoding()
+            return
+        self._end([row for _, row in joining if row.asked.max_tokens == 0])
+
+    def _end(self, rows: list[Row]) -> None:
+        """End rows that are to say nothing."""
+        self._leave(rows)
+        for row in rows:
+            self._emit(row.request_id, ChoiceEnded("length", row.choice))
+            self._finish_choice(row)
 
     def _tell_progress(self, prompt: Prompt) -> None:
         request = self._requests[prompt.request_id]
         if request.num_cached is None:
             request.num_cached = prompt.num_cached
             self._emit(prompt.request_id, Started(len(prompt.tokens), prompt.num_cached))
+            for event in echo_start(prompt):
+                self._emit(prompt.request_id, event)
         if not prompt.is_back:
             self._emit(prompt.request_id, PrefillProgress(prompt.num_prefilled, len(prompt.tokens)))
 
@@ -226,7 +245,9 @@ class Engine:
         request = self._requests.get(row.request_id)
         if request is not None and all(other.has_ended for other in request.rows):
             count = sum(len(other.generated) for other in request.rows)
-            self._emit(row.request_id, Finished(Usage(len(request.asked.prompt), count, request.num_cached or 0)))
+            num_reasoning = sum(other.num_reasoning for other in request.rows)
+            usage = Usage(len(request.asked.prompt), count, request.num_cached or 0, num_reasoning)
+            self._emit(row.request_id, Finished(usage))
             del self._requests[row.request_id]
 
     def _leave(self, rows: list[Row]) -> None:
@@ -268,6 +289,6 @@ def _batch_row(prompt: Prompt, row: Row) -> BatchRow:
         last_token=prompt.tokens[-1],
         sampler=row.sampler,
         top_logprobs=row.asked.top_logprobs,
-        grammar=row.grammar,
+        guide=row.guide,
         history=lambda: row.asked.prompt + row.generated,
     )

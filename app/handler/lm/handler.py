@@ -3,41 +3,44 @@
 import json
 import time
 from pathlib import Path
+from typing import overload
 
 import mlx.core as mx
 from loguru import logger
 from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm import load
-from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from app.core.events import Event, Failed
+from app.core.events import Detokenized, Event, Failed, Tokenized
 from app.core.frames import CacheStats, ModelInfo
-from app.core.requests import GenerationRequest
+from app.core.requests import DetokenizeRequest, GenerationRequest, TokenizeRequest, TokenRequest
 from app.errors import ModelLoadError
 from app.handler import device
 from app.handler.base import Handler
 from app.handler.context import context_length
+from app.handler.lm.cache_form import CacheForm, open_cache_form
 from app.handler.lm.defaults import generation_defaults
 from app.handler.lm.detokenizer import detokenizer_factory
 from app.handler.lm.drafting import Drafter
 from app.handler.lm.engine import Engine, EngineLimits, EngineModel
-from app.handler.lm.grammar import GrammarCompiler
+from app.handler.lm.grammar_compiler import GrammarCompiler
 from app.handler.lm.prefix_cache import PrefixCache, PrefixCacheLimits
 from app.handler.lm.prompt import PreparedGeneration, PromptBuilder
 from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.token_lists import TokenLists
 from app.handler.lm.upkeep import CacheUpkeep, open_prefix_cache
 
 # Of the memory that the weights leave, where the settings say nothing.
 _KV_SHARE = 0.6
 
 
-class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
+class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
     """Chat and completion on one language model, every request in one batch."""
 
     _engine: Engine
     _prompts: PromptBuilder
+    _token_lists: TokenLists
     _upkeep: CacheUpkeep
 
     def load(self) -> ModelInfo:
@@ -48,24 +51,41 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         own = tokenizer._tokenizer  # pyright: ignore[reportPrivateUsage]
         eos_tokens = frozenset(tokenizer.eos_token_ids)
-        parts = EngineModel(model, eos_tokens, detokenizer_factory(own), self._drafter(model, tokenizer))
-        grammars = GrammarCompiler(own, self._logits_width(model), parts.eos_tokens)
+        width = self._logits_width(model)
+        form = open_cache_form(self.spec, model)
+        parts = EngineModel(form, eos_tokens, detokenizer_factory(own), self._drafter(form, tokenizer))
+        grammars = GrammarCompiler(own, width, parts.eos_tokens)
         if self.spec.warmup:
             grammars.warm_up()
             self._warm_up(parts)
-        prefixes = open_prefix_cache(self.spec, self.folder, model)
+        prefixes = open_prefix_cache(self.spec, self.folder, form)
         self._upkeep = CacheUpkeep(prefixes)
         self._engine = Engine(parts, self._limits(model), prefixes, self.emit)
         num_tokens = min(context_length(config, self.spec.context_length), self._engine.longest_row)
         if num_tokens < 1:
             raise ModelLoadError("The memory for KV caches (--max-kv-bytes) holds not a single token.")
-        self._prompts = PromptBuilder(tokenizer, num_tokens, generation_defaults(self.spec, self.folder), grammars)
+        defaults = generation_defaults(self.spec, self.folder)
+        self._prompts = PromptBuilder(tokenizer, num_tokens, defaults, grammars, self.spec)
+        logger.info("reasoning and tool calls: {}", self._prompts.markup.why)
+        self._token_lists = TokenLists(tokenizer, self._prompts)
         architecture = str(config.get("model_type", "unknown"))
         return ModelInfo("lm", num_tokens, architecture, time.monotonic() - started, device.describe())
 
-    def prepare(self, request: GenerationRequest) -> PreparedGeneration:
+    @overload
+    def prepare(self, request: GenerationRequest) -> PreparedGeneration: ...
+    @overload
+    def prepare(self, request: TokenizeRequest) -> Tokenized: ...
+    @overload
+    def prepare(self, request: DetokenizeRequest) -> Detokenized: ...
+    def prepare(self, request: GenerationRequest | TokenRequest) -> PreparedGeneration | Tokenized | Detokenized:
         """See `Handler.prepare`."""
-        return self._prompts.prepare(request)
+        match request:
+            case GenerationRequest():
+                return self._prompts.prepare(request)
+            case TokenizeRequest():
+                return self._token_lists.tokenize(request)
+            case DetokenizeRequest():
+                return self._token_lists.detokenize(request)
 
     def submit(self, request_id: int, prepared: PreparedGeneration) -> None:
         """See `Handler.submit`."""
@@ -114,7 +134,7 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
             ) from error
         return model, tokenizer
 
-    def _drafter(self, model: nn.Module, tokenizer: TokenizerWrapper) -> Drafter | None:
+    def _drafter(self, form: CacheForm, tokenizer: TokenizerWrapper) -> Drafter | None:
         """The model that guesses ahead. Errors: ModelLoadError when it cannot guess for this one."""
         path = self.spec.draft_model_path
         if path is None:
@@ -122,8 +142,11 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
         draft, other = self._load_model(Path(path))
         if other.get_vocab() != tokenizer.get_vocab():
             raise ModelLoadError(f"The draft model '{path}' has another tokenizer; choose one of the same family.")
-        if not (Drafter.can_check(model) and Drafter.can_check(draft)):
-            raise ModelLoadError("Drafting needs models whose caches can be cut; start without --draft-model-path.")
+        if not (form.can_trim and Drafter.can_check(draft)):
+            raise ModelLoadError(
+                "Drafting needs models whose caches can be cut; start without --draft-model-path"
+                + (" or without --max-kv-size." if form.window is not None else ".")
+            )
         device.prepare_weights(draft)
         return Drafter(draft, self.spec.num_draft_tokens)
 
@@ -150,8 +173,8 @@ class LMHandler(Handler[GenerationRequest, PreparedGeneration]):
     def _warm_up(self, parts: EngineModel) -> None:
         """Run a short row in an engine of its own, so that kernels are compiled before the first request."""
         events: list[Event] = []
-        nothing_kept = PrefixCache(make_prompt_cache(parts.model), PrefixCacheLimits(0))
-        engine = Engine(parts, self._limits(parts.model), nothing_kept, lambda _id, event: events.append(event))
+        nothing_kept = PrefixCache(parts.form.new(), PrefixCacheLimits(0))
+        engine = Engine(parts, self._limits(parts.form.model), nothing_kept, lambda _id, event: events.append(event))
         engine.add(0, PreparedGeneration([1] * 8, 2, SamplingParameters(temperature=1.0)))
         while engine.turn():
             pass

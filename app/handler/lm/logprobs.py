@@ -53,3 +53,16 @@ class PendingLogprobs:
             row_id: StepLogprobs(value, top[:count])
             for (row_id, (_, count)), value, top in zip(self._asked.items(), chosen, tops, strict=True)
         }
+
+
+def known_logprobs(logits: mx.array, targets: list[list[int]], num_top: list[int]) -> list[list[StepLogprobs]]:
+    """Those of tokens that are known already: of each row's `targets`, with `num_top` candidates beside each.
+
+    Shape: `logits` (rows, tokens of the longest, vocabulary), of the tokens before the targets. Waits for the device.
+    """
+    together = mx.concatenate([logits[row, : len(tokens)] for row, tokens in enumerate(targets)])
+    counts = [count for tokens, count in zip(targets, num_top, strict=True) for _ in tokens]
+    known = mx.array([token for tokens in targets for token in tokens], dtype=mx.uint32)
+    told = PendingLogprobs(together, known, {place: (place, count) for place, count in enumerate(counts)}).read()
+    places = iter(range(len(counts)))
+    return [[told[next(places)] for _ in tokens] for tokens in targets]

@@ -1,27 +1,34 @@
 """The prompts on their way into the batch, in order of arrival."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import mlx.core as mx
 from loguru import logger
-from mlx import nn
-from mlx_lm.models.cache import make_prompt_cache
 
-from app.handler.lm.caches import BatchCache, can_batch
+from app.handler.lm.cache_form import CacheForm
+from app.handler.lm.caches import BatchCache
+from app.handler.lm.logprobs import StepLogprobs, known_logprobs
 from app.handler.lm.prefix_cache import PrefixCache
 from app.handler.lm.row import Prompt
 
 # Checkpoints closer together than this cost more memory than time they save.
 _TOKENS_BETWEEN_CHECKPOINTS = 256
+# Log-probabilities take the logits of all of a pass's tokens; otherwise none of them is computed.
+_MAX_LOGITS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one forward pass did: the prompts it moved on, by how many tokens in all; their cache if they are done."""
+    """What one forward pass did: the prompts it moved on, by how many tokens in all; their cache if they are done.
+
+    `logprobs` are each prompt's, of the tokens that were predicted; empty where they are not told.
+    """
 
     prompts: list[Prompt]
     num_tokens: int = 0
     cache: BatchCache | None = None
+    logprobs: list[list[StepLogprobs]] = field(default_factory=list)
 
 
 class PrefillLine:
@@ -31,12 +38,13 @@ class PrefillLine:
     be done, and a long one moves on however many short ones come. Owned by the worker's main thread.
     """
 
-    def __init__(self, model: nn.Module, prefixes: PrefixCache) -> None:
-        self._model = model
+    def __init__(self, form: CacheForm, prefixes: PrefixCache) -> None:
+        self._form = form
         self._prefixes = prefixes
-        self._can_batch = can_batch(model)
+        self._can_batch = form.can_batch
         self._line: list[Prompt] = []
         self._is_oldest_next = True
+        self._logits_width = 0
         # Whose forward pass is running.
         self._in_pass: list[Prompt] = []
         # Prompts of a pass that failed: each is tried once more, alone, so that one cannot harm the others.
@@ -79,10 +87,14 @@ class PrefillLine:
         if not group:
             return Pass([])
         tokens = [prompt.next_tokens(self._up_to_checkpoint(prompt, num_tokens)) for prompt in group]
+        logprobs: list[list[StepLogprobs]] = [[] for _ in group]
         try:
             cache = BatchCache.of([prompt.cache for prompt in group])
             if any(tokens):
-                cache.feed(self._model, tokens)
+                logits = cache.feed(self._form.model, tokens)
+                if group[0].tells_logprobs:
+                    targets = [prompt.predicted_tokens(len(fed)) for prompt, fed in zip(group, tokens, strict=True)]
+                    logprobs = known_logprobs(logits, targets, [prompt.asked.top_logprobs or 0 for prompt in group])
         except Exception:
             if len(group) == 1:
                 raise
@@ -96,10 +108,10 @@ class PrefillLine:
             if not prompt.num_left or prompt.num_prefilled == self._next_checkpoint(prompt, prompt.num_prefilled):
                 self._keep(prompt, cache, place)
         if group[0].num_left:
-            return Pass(group, sum(map(len, tokens)))
+            return Pass(group, sum(map(len, tokens)), None, logprobs)
         for prompt in group:
             self.drop(prompt)
-        return Pass(group, sum(map(len, tokens)), cache)
+        return Pass(group, sum(map(len, tokens)), cache, logprobs)
 
     def _group(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> list[Prompt]:
         """Who is next, and who fits beside it into one pass of `num_tokens`, padded."""
@@ -108,16 +120,18 @@ class PrefillLine:
             return []
         first = able[0] if self._is_oldest_next else min(able, key=lambda prompt: prompt.num_left)
         self._is_oldest_next = not self._is_oldest_next
-        if not first.has_begun and self._prefixes.load_some(first.asked.cache_namespace, first.tokens):
-            # A file a turn, so that the rows that decode do not wait until a long conversation is read.
+        if self._loads_some(first):
             return []
         self._look_up(first)
+        num_tokens = self._most_tokens(first, num_tokens)
         group, longest = [first], first.num_left
         if longest > num_tokens or self._stands_alone(first):
             return group
         for prompt in able:
             # Those that have begun, or are long enough for a pass of their own, are not looked up for this one.
             if prompt is first or prompt.has_begun or prompt.num_left * 2 > num_tokens:
+                continue
+            if prompt.tells_logprobs != first.tells_logprobs:
                 continue
             self._look_up(prompt)
             wider = max(longest, prompt.num_left)
@@ -129,14 +143,27 @@ class PrefillLine:
             group.append(prompt)
         return group
 
+    def _loads_some(self, prompt: Prompt) -> bool:
+        """Read a part of what is kept of the prompt on disk; whether there was any.
+
+        A file a turn, so that the rows that decode do not wait until a long conversation is read.
+        """
+        if prompt.has_begun or prompt.tells_logprobs:
+            return False
+        return self._prefixes.load_some(prompt.asked.cache_namespace, prompt.tokens)
+
     def _look_up(self, prompt: Prompt) -> None:
-        """Put the longest beginning of the prompt that is kept already into its cache."""
+        """Put the longest beginning of the prompt that is kept already into its cache.
+
+        What is kept says nothing of log-probabilities: where they are told, all of the prompt is computed.
+        """
         if not prompt.has_begun:
-            hit = self._prefixes.fetch(prompt.asked.cache_namespace, prompt.tokens)
+            tells = prompt.tells_logprobs
+            hit = None if tells else self._prefixes.fetch(prompt.asked.cache_namespace, prompt.tokens)
             if hit is not None:
                 prompt.begin(hit.cache, hit.num_tokens)
             else:
-                prompt.begin(make_prompt_cache(self._model), 0)
+                prompt.begin(self._form.new(), 0)
 
     def _keep(self, prompt: Prompt, cache: BatchCache, place: int) -> None:
         prompt.kept_at = prompt.num_prefilled
@@ -144,8 +171,18 @@ class PrefillLine:
 
     def _up_to_checkpoint(self, prompt: Prompt, num_tokens: int) -> int:
         """As many of `num_tokens` as there are before the next place that is worth a checkpoint."""
+        num_tokens = self._most_tokens(prompt, num_tokens)
         end = self._next_checkpoint(prompt, prompt.num_prefilled + 1)
         return num_tokens if end is None else min(num_tokens, end - prompt.num_prefilled)
+
+    def _most_tokens(self, prompt: Prompt, num_tokens: int) -> int:
+        """As many of `num_tokens` as there is memory for the logits of, where they are needed."""
+        if not prompt.tells_logprobs:
+            return num_tokens
+        if not self._logits_width:
+            # Only the shape is asked for: nothing is computed.
+            self._logits_width = int(self._form.model(mx.array([[0]])).shape[-1])
+        return min(num_tokens, max(1, _MAX_LOGITS_BYTES // (4 * self._logits_width)))
 
     def _next_checkpoint(self, prompt: Prompt, start: int) -> int | None:
         """The first end of a message from `start` on that is far enough from the last checkpoint, where they matter."""

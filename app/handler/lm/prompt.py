@@ -1,44 +1,36 @@
 """A conversation to prompt tokens: chat template, tokenizer, context check. Runs in the prepare thread."""
 
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
 
-from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from app.core.conversation import Conversation, Message, RawPrompt
+from app.core.conversation import Conversation, RawPrompt
 from app.core.requests import GenerationRequest
 from app.errors import ContextLengthExceeded, InvalidRequest
 from app.handler.context import num_tokens_at_least
+from app.handler.lm.answer import Reading
+from app.handler.lm.chat_template import ChatTemplate
 from app.handler.lm.defaults import GenerationDefaults
-from app.handler.lm.grammar import Grammar, GrammarCompiler
+from app.handler.lm.grammar_compiler import GrammarCompiler
+from app.handler.lm.guide import Guide
+from app.handler.lm.guide_builder import GuideBuilder
+from app.handler.lm.infilling import Infilling
+from app.handler.lm.model_markup import ModelMarkup
 from app.handler.lm.parameters import SamplingParameters
+from app.settings import ModelSpec
 
-# Arguments of the tokenizer's own method: a client may not reach them through chat_template_kwargs.
-_RESERVED_ARGUMENTS = frozenset(
-    {
-        "add_generation_prompt",
-        "chat_template",
-        "continue_final_message",
-        "conversation",
-        "documents",
-        "max_length",
-        "messages",
-        "padding",
-        "return_assistant_tokens_mask",
-        "return_dict",
-        "return_tensors",
-        "sanitize_control_tokens",
-        "tokenize",
-        "tokenizer_kwargs",
-        "tools",
-        "truncation",
-    }
-)
+# Characters of the prompt's end, which tells whether the answer begins in the model's reasoning.
+_TAIL: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedGeneration:
-    """A generation as the engine takes it: `prompt` has at least one token, `max_tokens` fits the context."""
+    """A generation as the engine takes it: `prompt` has at least one token, `max_tokens` fits the context.
+
+    `echo` is the prompt's text, where the answers are to begin with it.
+    """
 
     prompt: list[int]
     max_tokens: int
@@ -46,11 +38,16 @@ class PreparedGeneration:
     stop: tuple[str, ...] = ()
     num_choices: int = 1
     top_logprobs: int | None = None
-    grammar: Grammar | None = None
+    # How its text is read, and what may come in it; None for plain text and for anything.
+    reading: Reading | None = None
+    guide: Guide | None = None
     cache_namespace: str = ""
     # Where messages end, in tokens: a cache that cannot be cut is worth keeping there.
     message_ends: tuple[int, ...] = ()
     repetition_guard: int | None = None
+    echo: str | None = None
+    # The answer's text is a part of the prompt's, not one of its own.
+    continues_text: bool = False
 
 
 class PromptBuilder:
@@ -62,26 +59,35 @@ class PromptBuilder:
         context_length: int,
         defaults: GenerationDefaults,
         grammars: GrammarCompiler,
+        spec: ModelSpec,
     ) -> None:
         self._tokenizer = tokenizer
-        self._grammars = grammars
+        self.template = ChatTemplate(tokenizer)
+        self.markup = ModelMarkup(spec, self.template, grammars.vocabulary.added)
+        self._guides = GuideBuilder(grammars)
         self._context_length = context_length
         self._defaults = defaults
+        self._infilling = Infilling(tokenizer)
         self._vocabulary_size = max(tokenizer.get_vocab().values()) + 1
         # The tokens that end an answer or a line, as mlx_lm has it.
         self._xtc_spared = (*tokenizer.eos_token_ids, *self._encode("\n")[-1:])
 
     def prepare(self, request: GenerationRequest) -> PreparedGeneration:
         """Errors: InvalidRequest, ContextLengthExceeded."""
-        prompt = self._prompt(request.prompt)
+        text = self._rendered(request.prompt)
+        prompt = self._tokens(request.prompt, text, self._context_length)
+        if not prompt:
+            raise InvalidRequest("The prompt is empty.", param=_param(request.prompt))
         room = self._context_length - len(prompt)
-        if room < 1:
-            raise self._too_long(str(len(prompt)))
+        if room < 1 and not (room == 0 and request.max_tokens == 0):
+            raise self._too_long(str(len(prompt)), _param(request.prompt))
         sampling = self._defaults.resolve(request.sampling, self._vocabulary_size)
         if sampling.xtc_probability:
             sampling = replace(sampling, xtc_spared=self._xtc_spared)
-        max_tokens = min(request.max_tokens or self._defaults.max_tokens, room)
-        asked = request.output_format
+        max_tokens = min(self._defaults.max_tokens if request.max_tokens is None else request.max_tokens, room)
+        tail = text[-_TAIL:]
+        asked = request.prompt
+        reading = self.markup.reading(asked, tail) if isinstance(asked, Conversation) else None
         return PreparedGeneration(
             prompt=prompt,
             max_tokens=max_tokens,
@@ -89,71 +95,67 @@ class PromptBuilder:
             stop=request.stop,
             num_choices=request.num_choices,
             top_logprobs=request.top_logprobs,
-            grammar=self._grammars.compile(asked, max_tokens) if asked is not None else None,
+            reading=reading,
+            guide=self._guides.build(self.markup.form(request, reading, tail), max_tokens),
             cache_namespace=request.cache_namespace,
             message_ends=self._message_ends(prompt),
             repetition_guard=request.repetition_guard,
+            echo=self._echo(request.prompt),
+            continues_text=isinstance(request.prompt, RawPrompt),
         )
 
-    def _prompt(self, asked: Conversation | RawPrompt) -> list[int]:
-        match asked:
-            case Conversation():
-                return self._tokenize(self._render(asked.messages, asked.template_arguments))
-            case RawPrompt(text):
-                return self._tokenize(text) if isinstance(text, str) else self._check(text)
+    def tokens(self, asked: Conversation | RawPrompt) -> list[int]:
+        """A prompt's tokens; none where it is empty. Errors: InvalidRequest."""
+        return self._tokens(asked, self._rendered(asked), None)
 
-    def _check(self, tokens: list[int]) -> list[int]:
-        """Token ids from a client."""
-        if not tokens:
-            raise InvalidRequest("The prompt is empty.", param="prompt")
+    def _rendered(self, asked: Conversation | RawPrompt) -> str:
+        return self.template.render(asked) if isinstance(asked, Conversation) else ""
+
+    def _tokens(self, asked: Conversation | RawPrompt, rendered: str, longest: int | None) -> list[int]:
+        """Errors: InvalidRequest, ContextLengthExceeded at once where there surely are more than `longest`."""
+        if isinstance(asked, Conversation):
+            text, encode = rendered, self._encode
+        elif isinstance(asked.text, str):
+            text = asked.text + (asked.suffix or "")
+            encode = partial(self._encode, adds_special_tokens=asked.adds_special_tokens)
+        else:
+            return self.checked(asked.text, "prompt")
+        if longest is not None and (count := num_tokens_at_least(text, encode, longest)):
+            raise self._too_long(f"at least {count}", _param(asked))
+        if isinstance(asked, RawPrompt) and isinstance(asked.text, str) and asked.suffix is not None:
+            return self._infilling.tokens(asked.text, asked.suffix, adds_special_tokens=asked.adds_special_tokens)
+        return encode(text)
+
+    def _echo(self, asked: Conversation | RawPrompt) -> str | None:
+        if isinstance(asked, Conversation) or not asked.is_echoed:
+            return None
+        return asked.text if isinstance(asked.text, str) else self.text(asked.text)
+
+    def text(self, tokens: list[int]) -> str:
+        """The text of tokens, special ones too."""
+        return self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+    def checked(self, tokens: list[int], param: str) -> list[int]:
+        """Token ids from a client. Errors: InvalidRequest when the model does not have one of them."""
         if unknown := [token for token in tokens if not 0 <= token < self._vocabulary_size]:
-            raise InvalidRequest(f"The prompt has token {unknown[0]}, which this model does not have.", param="prompt")
+            raise InvalidRequest(f"'{param}' has token {unknown[0]}, which this model does not have.", param=param)
         return tokens
 
-    def _render(self, messages: list[Message], arguments: dict[str, object]) -> str:
-        if reserved := _RESERVED_ARGUMENTS & arguments.keys():
-            raise InvalidRequest(f"chat_template_kwargs cannot set '{min(reserved)}'.", param="chat_template_kwargs")
-        if not self._tokenizer.has_chat_template:
-            raise InvalidRequest(
-                "This model has no chat template; start the server with --chat-template-file to give it one.",
-                param="messages",
-            )
-        conversation = [_as_dict(message) for message in messages]
-        try:
-            text = self._tokenizer.apply_chat_template(
-                conversation, tokenize=False, add_generation_prompt=True, **arguments
-            )
-        # A template is a program: these are what one raises when it meets what it did not expect.
-        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise InvalidRequest(
-                f"The model's chat template does not accept these messages: {error}", param="messages"
-            ) from error
-        return str(text)
-
-    def _tokenize(self, text: str) -> list[int]:
-        if count := num_tokens_at_least(text, self._encode, self._context_length):
-            raise self._too_long(f"at least {count}")
-        tokens = self._encode(text)
-        if not tokens:
-            raise InvalidRequest("The prompt is empty.", param="messages")
-        return tokens
-
-    def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
+    def _encode(self, text: str, *, adds_special_tokens: bool = False) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=adds_special_tokens)
 
     def _message_ends(self, prompt: list[int]) -> tuple[int, ...]:
         """After each token that ends a turn: templates close messages with what the model ends its own with."""
         ends = self._tokenizer.eos_token_ids
         return tuple(index + 1 for index, token in enumerate(prompt) if token in ends)
 
-    def _too_long(self, count: str) -> ContextLengthExceeded:
+    def _too_long(self, count: str, param: str) -> ContextLengthExceeded:
         return ContextLengthExceeded(
             f"This model's context is {self._context_length} tokens; the prompt has {count} tokens, which leaves no "
-            "room for an answer. Shorten the messages.",
-            param="messages",
+            f"room for an answer. Shorten the {param}.",
+            param=param,
         )
 
 
-def _as_dict(message: Message) -> dict[str, str]:
-    fields = {"role": message.role, "content": message.content}
-    return fields if message.name is None else fields | {"name": message.name}
+def _param(asked: Conversation | RawPrompt) -> str:
+    return "messages" if isinstance(asked, Conversation) else "prompt"

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass, field
 
-from app.core.events import Candidate, ChoiceEnded, TextDelta, TokenLogprob
+from app.core.events import Candidate, ChoiceEnded, FinishReason, TokenLogprob
+from app.handler.lm.answer import Answer, AnswerEvent
 from app.handler.lm.caches import Cache
 from app.handler.lm.detokenizer import Detokenizer
-from app.handler.lm.grammar import Grammar
+from app.handler.lm.guide import Guide
 from app.handler.lm.logprobs import StepLogprobs
 from app.handler.lm.prompt import PreparedGeneration
 from app.handler.lm.repetition import RepetitionGuard
 from app.handler.lm.sampling import RowSampler
-from app.text.stops import StopMatcher
 
 
 @dataclass(slots=True, eq=False)
@@ -22,63 +22,49 @@ class Row:
     choice: int
     asked: PreparedGeneration
     detokenizer: Detokenizer
-    stops: StopMatcher
+    answer: Answer
     sampler: RowSampler
-    grammar: Grammar | None = None
+    guide: Guide | None = None
     generated: list[int] = field(default_factory=list)
+    num_reasoning: int = 0
     has_ended: bool = False
-    # Tokens whose text is not out yet.
-    _held_logprobs: list[TokenLogprob] = field(default_factory=list)
-    _has_told: bool = False
     _guard: RepetitionGuard | None = None
 
     def __post_init__(self) -> None:
         if self.asked.repetition_guard is not None:
             self._guard = RepetitionGuard(self.asked.repetition_guard)
 
-    def take(self, token: int, logprobs: StepLogprobs | None, *, is_eos: bool) -> list[TextDelta | ChoiceEnded]:
-        """The events of a token: the text that it made certain, and the row's end if it was the last."""
+    def take(self, token: int, logprobs: StepLogprobs | None, *, is_eos: bool) -> list[AnswerEvent | ChoiceEnded]:
+        """The events of a token: what it made certain of the answer, and the row's end if it was the last."""
         self.generated.append(token)
-        text = "" if is_eos else self.stops.push(self.detokenizer.push(token))
-        if logprobs is not None and not is_eos:
-            self._held_logprobs.append(self._named(token, logprobs))
+        self.num_reasoning += self.answer.is_reasoning
+        events: list[AnswerEvent | ChoiceEnded] = []
+        if not is_eos:
+            named = None if logprobs is None else self._named(token, logprobs)
+            text = self.detokenizer.push(token)
+            events += self.answer.take(text, named, is_special=self._is_special(token))
         is_last = is_eos or len(self.generated) >= self.asked.max_tokens
         if self._guard is not None and self._guard.push(token):
             is_last = True
-        if is_last and self.stops.matched is None:
-            text += self.stops.push(self.detokenizer.finish())
-            text += self.stops.finish()
-        ended = is_last or self.stops.matched is not None
-        events: list[TextDelta | ChoiceEnded] = []
-        released = self._released(text, ended=ended)
-        # An answer without text that was asked for log-probabilities has an empty list of them.
-        is_empty = ended and released is not None and not self._has_told
-        if text or released or is_empty:
-            self._has_told = True
-            events.append(TextDelta(text, self.choice, released))
-        if ended:
-            stop = self.stops.matched
-            events.append(ChoiceEnded("stop" if is_eos or stop is not None else "length", self.choice, stop))
+        if is_last or self.answer.is_over:
+            events += self.answer.finish(self.detokenizer.finish())
+            events.append(ChoiceEnded(self._reason(is_eos=is_eos), self.choice, self.answer.stop_sequence))
         return events
+
+    def _reason(self, *, is_eos: bool) -> FinishReason:
+        if self.answer.stop_sequence is not None:
+            return "stop"
+        if not is_eos and not self.answer.is_over:
+            return "length"
+        return "tool_calls" if self.answer.has_called else "stop"
+
+    def _is_special(self, token: int) -> bool:
+        return self.asked.reading is not None and token in self.asked.reading.special_tokens
 
     def _named(self, token: int, logprobs: StepLogprobs) -> TokenLogprob:
         name = self.detokenizer.bytes_of
         top = [Candidate(name(other), value) for other, value in logprobs.top]
         return TokenLogprob(name(token), logprobs.chosen, top)
-
-    def _released(self, text: str, *, ended: bool) -> list[TokenLogprob] | None:
-        """The tokens that `text` is made of; what a stop string cut off has none."""
-        if self.asked.top_logprobs is None:
-            return None
-        if ended and self.stops.matched is None:
-            released, self._held_logprobs = self._held_logprobs, []
-            return released
-        size, count = len(text.encode()), 0
-        while count < len(self._held_logprobs) and size > 0:
-            size -= len(self._held_logprobs[count].token)
-            count += 1
-        released, self._held_logprobs = self._held_logprobs[:count], self._held_logprobs[count:]
-        return released
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +86,11 @@ class Prompt:
     kept_at: int = 0
 
     @property
+    def tells_logprobs(self) -> bool:
+        """Whether the log-probabilities of its tokens are asked for; a row that comes back has told them."""
+        return self.asked.echo is not None and self.asked.top_logprobs is not None and not self.is_back
+
+    @property
     def num_left(self) -> int:
         """Tokens still to prefill: all but the last, which is fed in the first decode step."""
         return len(self.tokens) - 1 - self.num_prefilled
@@ -118,3 +109,7 @@ class Prompt:
         """The next `count` tokens to prefill, or what is left of them."""
         end = min(self.num_prefilled + count, len(self.tokens) - 1)
         return self.tokens[self.num_prefilled : end]
+
+    def predicted_tokens(self, count: int) -> list[int]:
+        """What each of the next `count` tokens to prefill is followed by."""
+        return self.tokens[self.num_prefilled + 1 : self.num_prefilled + 1 + count]

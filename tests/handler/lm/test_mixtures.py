@@ -10,7 +10,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.core.completion import Choice, Completion
-from app.handler.lm.grammar import GrammarCompiler
+from app.handler.lm.cache_form import CacheForm
+from app.handler.lm.grammar_compiler import GrammarCompiler
+from app.handler.lm.guide_builder import AnswerForm, GuideBuilder
 from app.handler.lm.kv_budget import KvBudget
 from app.handler.lm.parameters import Dry, SamplingParameters
 from app.handler.lm.prompt import PreparedGeneration
@@ -99,8 +101,8 @@ def drawn_request(compiler: GrammarCompiler, number: int, draw: random.Random) -
         repetition_guard=draw.choice([None, None, 3]),
     )
     if draw.random() < 0.25:
-        grammar = compiler.compile(schema_format(SCHEMA), 40)
-        asked = replace(asked, max_tokens=40, stop=(), repetition_guard=None, grammar=grammar)
+        guide = GuideBuilder(compiler).build(AnswerForm(schema_format(SCHEMA)), 40)
+        asked = replace(asked, max_tokens=40, stop=(), repetition_guard=None, guide=guide)
     return asked
 
 
@@ -137,7 +139,7 @@ def check_possible(choice: Choice, asked: PreparedGeneration) -> None:
     assert (choice.logprobs is None) == (asked.top_logprobs is None)
     assert not any(stop in choice.text for stop in asked.stop)
     assert choice.stop_sequence is None or choice.stop_sequence in asked.stop
-    if asked.grammar is not None:
+    if asked.guide is not None:
         assert choice.reason == "stop"
         Draft202012Validator(SCHEMA).validate(json.loads(choice.text))
     if choice.logprobs is not None and choice.stop_sequence is None:
@@ -147,7 +149,7 @@ def check_possible(choice: Choice, asked: PreparedGeneration) -> None:
 
 def engine(pool: Pool, cache_bytes: int, num_rows: int, eos: frozenset[int] = EOS) -> Bench:
     """With the memory for so many rows of 100 tokens."""
-    budget = KvBudget.of(pool.loaded.model, 0)
+    budget = KvBudget.of(CacheForm(pool.loaded.model), 0)
     kv_bytes = num_rows * (budget.row_bytes + 100 * budget.token_bytes)
     return bench(pool.loaded, eos, cache_bytes=cache_bytes, kv_bytes=kv_bytes)
 
@@ -202,7 +204,7 @@ def test_the_kinds_are_of_every_kind(pool: Pool) -> None:
     assert sum(kind.is_certain for kind in pool.kinds) > NUM_KINDS // 2
     assert {kind.alone.choices[0].reason for kind in pool.kinds} == {"stop", "length"}
     assert any(choice.stop_sequence for kind in pool.kinds for choice in kind.alone.choices)
-    assert any(one.grammar and one.sampling.seed for one in asked)
-    assert any(one.grammar and one.top_logprobs for one in asked)
+    assert any(one.guide and one.sampling.seed for one in asked)
+    assert any(one.guide and one.top_logprobs for one in asked)
     assert any(one.num_choices == 3 and one.sampling.dry for one in asked)
     assert {one.sampling for one in asked if one.sampling.seed is None} <= set(SAMPLINGS)

@@ -11,9 +11,10 @@ from app.core.conversation import Conversation, Message, RawPrompt
 from app.core.requests import GenerationRequest, Sampling
 from app.errors import ContextLengthExceeded, InvalidRequest
 from app.handler.lm.defaults import GenerationDefaults
-from app.handler.lm.grammar import GrammarCompiler
+from app.handler.lm.grammar_compiler import GrammarCompiler
 from app.handler.lm.prompt import PromptBuilder
 from app.handler.lm.sampling import SamplingParameters
+from app.settings import ModelSpec
 from tests.fixtures import tiny_tokenizers
 
 DEFAULTS = GenerationDefaults(64, SamplingParameters(temperature=0.5))
@@ -28,7 +29,7 @@ def builder(folder: Path, template: str | None = tiny_tokenizers.TEMPLATE, conte
 def builder_of(folder: Path, context_length: int = 512) -> PromptBuilder:
     tokenizer = load(folder)
     grammars = GrammarCompiler(tokenizer._tokenizer, 1024, tokenizer.eos_token_ids)
-    return PromptBuilder(tokenizer, context_length, DEFAULTS, grammars)
+    return PromptBuilder(tokenizer, context_length, DEFAULTS, grammars, ModelSpec())
 
 
 def rendered(prompts: PromptBuilder, request: GenerationRequest) -> str:
