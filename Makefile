@@ -6,24 +6,33 @@ UV := .uv/bin/uv
 # On Linux, MLX runs on the CPU unless you say `make BACKEND=cuda serve`.
 BACKEND ?= $(if $(filter Linux,$(shell uname -s)),cpu,)
 EXTRAS := $(if $(BACKEND),--extra $(BACKEND)) --extra embeddings
+# Every kind of model, which the tests need.
+ALL_EXTRAS := $(EXTRAS) --extra vision --extra whisper --extra images --extra speech
 RUN := $(UV) run --frozen --no-sync
-# Arguments for `make serve` and `make bench`, as in: make serve ARGS="--port 9000"
+# Arguments for `make serve`, `make bench` and `make soak`, as in: make serve ARGS="--port 9000"
 ARGS ?=
+# How long `make soak` runs.
+MINUTES ?= 10
 
-.PHONY: setup serve test lint fix bench docs
+.PHONY: setup serve test lint fix bench soak docs
 
-setup: .venv/.synced
+setup: .venv/.synced-all
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv .uv || { echo "python3's venv module is needed (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.13'
 
+# What is there already stays: `make serve` after `make test` takes nothing away.
 .venv/.synced: $(UV) pyproject.toml uv.lock app/__init__.py
-	$(UV) sync --frozen --quiet --python $(PYTHON) --group samples $(EXTRAS)
+	$(UV) sync --frozen --quiet --inexact --python $(PYTHON) --group samples $(EXTRAS)
 	@touch $@
 
-serve: setup
+.venv/.synced-all: $(UV) pyproject.toml uv.lock app/__init__.py
+	$(UV) sync --frozen --quiet --python $(PYTHON) --group samples $(ALL_EXTRAS)
+	@touch $@ .venv/.synced
+
+serve: .venv/.synced
 	$(RUN) mlx-openai-server launch $(ARGS)
 
 test: setup
@@ -41,6 +50,9 @@ fix: setup
 
 bench: setup
 	$(RUN) python -m bench $(ARGS)
+
+soak: setup
+	$(RUN) python -m bench.soak --minutes $(MINUTES) $(ARGS)
 
 docs: setup
 	$(RUN) python -m app.settings.docs

@@ -2,30 +2,31 @@
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from app.bench.command import Failure, measuring, plan, run, say, show
+from app.bench.command import measuring, plan, run, say, show
 from app.bench.course import Course
 from app.bench.endpoint import endpoint
-from app.bench.plan import Plan
+from app.bench.plan import OWN_PARTS, Plan
+from app.bench.prompts import Prompts
 from app.bench.report import Report
 from app.bench.server import Server, find_server
-from app.errors import ModelLoadError
-from bench.launched import disk_cache, has_disk_cache, launched
+from bench import cost
+from bench.launched import Launched, disk_cache, has_disk_cache, launched
 from bench.library import LibraryProcess
-
-_SAMPLE = "smollm2-135m-instruct"
+from bench.model import SAMPLE, model_folder
 
 
 @click.command()
 @click.option(
-    "--model-path", default=_SAMPLE, show_default=True, metavar="PATH", help="Folder, hub id or sample name of a model."
+    "--model-path", default=SAMPLE, show_default=True, metavar="PATH", help="Folder, hub id or sample name of a model."
 )
 @click.option("--nano", is_flag=True, help="A random model that costs nothing, with that model's tokenizer.")
-@measuring
+@measuring(OWN_PARTS)
 def main(model_path: str, nano: bool, **values: Any) -> None:
     """Start our server, measure it, and measure the library alone in the same run, taking turns.
 
@@ -33,37 +34,22 @@ def main(model_path: str, nano: bool, **values: Any) -> None:
     """
     made, outputs = plan(values)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        folder = _model_folder(model_path, nano, Path(directory))
+        folder = model_folder(model_path, nano, Path(directory))
         name = f"{model_path} (nano)" if nano else model_path
         show(run(_measure(folder, name, made, Path(directory))), outputs)
-
-
-def _model_folder(model_path: str, nano: bool, directory: Path) -> Path:
-    # MLX is imported where a model is converted or written.
-    from app.handler.source import resolve
-    from app.settings import load_settings
-
-    cache_dir = load_settings({}, {}, directory).cache_dir
-    try:
-        folder = resolve(model_path, cache_dir, say).absolute()
-    except ModelLoadError as error:
-        raise Failure(str(error)) from None
-    if not nano:
-        return folder
-    from bench.nano import write_nano
-
-    return write_nano(directory / "nano", folder)
 
 
 async def _measure(folder: Path, name: str, made: Plan, directory: Path) -> Report:
     course = Course(made, say)
     _note_load(course)
-    if set(made.parts) - {"prefix"}:
+    if set(made.parts) - {"prefix", "cost"}:
         # Both sides compute every prompt: the chat template's own words would come out of the cache.
-        with LibraryProcess(folder) as library, launched(folder, directory, "--prompt-cache-bytes", "0") as url:
-            await course.run(await _server(url), library)
+        with LibraryProcess(folder) as library, launched(folder, directory, "--prompt-cache-bytes", "0") as ours:
+            await course.run(await _server(ours), library)
     if "prefix" in made.parts:
         await _measure_prefix(course, folder, directory)
+    if "cost" in made.parts:
+        await _measure_cost(course, made, folder, directory)
     return Report("our server, beside the library alone", name, made, course.figures, course.notes)
 
 
@@ -71,16 +57,31 @@ async def _measure_prefix(course: Course, folder: Path, directory: Path) -> None
     """The prefix cache, and where the server can keep it on disk, what a restart leaves of it."""
     if not has_disk_cache():
         course.note("Not measured: the prefix cache after a restart: the server has no --prompt-cache-dir.")
-        with launched(folder, directory) as url:
-            await course.prefix(await _server(url))
+        with launched(folder, directory) as ours:
+            await course.prefix(await _server(ours))
         return
     arguments = disk_cache(directory / "prompt-cache")
-    with launched(folder, directory, *arguments) as url:
-        server = await _server(url)
+    with launched(folder, directory, *arguments) as ours:
+        server = await _server(ours)
         await course.prefix(server)
         begun = await course.begin_conversations(server)
-    with launched(folder, directory, *arguments) as url:
-        await course.continue_conversations(await _server(url), begun)
+    with launched(folder, directory, *arguments) as ours:
+        await course.continue_conversations(await _server(ours), begun)
+
+
+async def _measure_cost(course: Course, made: Plan, folder: Path, directory: Path) -> None:
+    """What everything but the model costs, so on a model that costs nothing whatever else was measured."""
+    from bench.nano import write_nano
+
+    nano = write_nano(directory / "nano-of-cost", folder)
+    prompts = Prompts()
+    with launched(nano, directory, "--prompt-cache-bytes", "0", is_watched=True) as ours:
+        server = await _server(ours)
+        for count in made.concurrencies:
+            once = partial(cost.measure, server, prompts, directory, count)
+            if measured := await course.rounds(f"cost by place, {count} at once", once, cost.middle_of):
+                course.figures.cost[count] = measured
+    course.note("What a token costs by place was measured on a nano model, whose forward pass costs next to nothing.")
 
 
 def _note_load(course: Course) -> None:
@@ -92,8 +93,8 @@ def _note_load(course: Course) -> None:
         )
 
 
-async def _server(url: str) -> Server:
-    return await find_server(endpoint(url), None)
+async def _server(ours: Launched) -> Server:
+    return await find_server(endpoint(ours.base_url), None)
 
 
 if __name__ == "__main__":

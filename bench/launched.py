@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
@@ -14,6 +15,8 @@ from urllib.request import ProxyHandler, build_opener
 from app.bench.endpoint import CallFailed
 from app.settings import MODEL_KNOBS, SERVER_KNOBS
 from app.settings.knobs import variable_of
+from bench import injected
+from bench.stopwatch import VARIABLE
 
 _ROOT = Path(__file__).parents[1]
 _PATIENCE_S = 600.0
@@ -21,9 +24,17 @@ _POLL_S = 0.05
 _CACHE_DIR_FLAG = "--prompt-cache-dir"
 
 
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A server that is ready."""
+
+    base_url: str
+    pid: int
+
+
 @contextmanager
-def launched(folder: Path, directory: Path, *arguments: str) -> Generator[str]:
-    """A server of the model, ready; gives its base URL. `directory` is its own, and its log goes there.
+def launched(folder: Path, directory: Path, *arguments: str, is_watched: bool = False) -> Generator[Launched]:
+    """A server of the model. `directory` is its own: its log goes there, and what its stopwatches say if it has them.
 
     Errors: CallFailed when it does not start.
     """
@@ -33,13 +44,13 @@ def launched(folder: Path, directory: Path, *arguments: str) -> Generator[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "app.main", *options],
             cwd=directory,
-            env=_environment(),
+            env=_environment() | (_stopwatches(directory) if is_watched else {}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
     try:
-        yield _wait_until_ready(process, log_path)
+        yield Launched(_wait_until_ready(process, log_path), process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -68,6 +79,12 @@ def _environment() -> dict[str, str]:
     settings = {variable_of(name) for knob in (*SERVER_KNOBS, *MODEL_KNOBS) for name in knob.names}
     kept = {name: value for name, value in os.environ.items() if name not in settings}
     return kept | {"PYTHONPATH": str(_ROOT)}
+
+
+def _stopwatches(directory: Path) -> dict[str, str]:
+    """What puts them into the server and its worker."""
+    path = os.pathsep.join([*injected.__path__, str(_ROOT)])
+    return {"PYTHONPATH": path, VARIABLE: str(directory)}
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], log_path: Path) -> str:

@@ -1,13 +1,13 @@
 """`mlx-openai-server bench`: measure any OpenAI-compatible server."""
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from app.bench.plan import PARTS, Outputs, Plan
+from app.bench.plan import PARTS, Outputs, Part, Plan
 
 # What measures is imported when it is called for: `launch --help` needs none of it.
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ _OPTIONS = (
         metavar="N",
         help="Length of an answer whose speed is measured.",
     ),
-    click.option("--only", multiple=True, type=click.Choice(PARTS), help="Measure only this; may be repeated."),
     click.option(
         "--max-time",
         type=click.FloatRange(min=1),
@@ -78,17 +77,23 @@ _OPTIONS = (
 )
 
 
-def measuring(command: Command) -> Command:
-    """With the options of everything that measures."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def measuring(parts: Sequence[Part]) -> Callable[[Command], Command]:
+    """With the options of everything that measures, and these parts to choose from."""
+    only = click.option(
+        "--only", multiple=True, type=click.Choice(parts), default=parts, help="Measure only this; may be repeated."
+    )
+
+    def with_options(command: Command) -> Command:
+        for option in reversed((only, *_OPTIONS)):
+            command = option(command)
+        return command
+
+    return with_options
 
 
 def plan(values: dict[str, Any]) -> tuple[Plan, Outputs]:
     """What these options say."""
-    parts = tuple(values["only"]) or PARTS
-    made = Plan(values["concurrency"], values["rounds"], values["num_tokens"], values["max_time"], parts)
+    made = Plan(values["concurrency"], values["rounds"], values["num_tokens"], values["max_time"], values["only"])
     return made, Outputs(values["json"], values["svg"])
 
 
@@ -128,7 +133,7 @@ def show(report: "Report", outputs: Outputs) -> None:
 @click.option("--base-url", required=True, metavar="URL", help="Where the server is: http://127.0.0.1:8000/v1")
 @click.option("--model", metavar="NAME", help="The model to ask; the first one that the server lists by default.")
 @click.option("--api-key", metavar="KEY", default="", envvar="BENCH_API_KEY", show_envvar=True, help="Key to send.")
-@measuring
+@measuring(PARTS)
 def bench(base_url: str, model: str | None, api_key: str, **values: Any) -> None:
     """Measure an OpenAI-compatible server, this one or another.
 

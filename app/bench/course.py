@@ -42,19 +42,19 @@ class Course:
         if "load" in self._plan.parts:
             for count in self._plan.concurrencies:
                 once = partial(self._load_round, server, library, count)
-                if measured := await self._rounds(f"{count} at once", once):
+                if measured := await self.rounds(f"{count} at once", once):
                     self.figures.load[count] = measured
         if "interference" in self._plan.parts:
             once = partial(scenarios.interference, server, self._prompts)
-            self.figures.interference = await self._rounds("a long prompt beside a stream", once)
+            self.figures.interference = await self.rounds("a long prompt beside a stream", once)
         if "constrained" in self._plan.parts:
             once = partial(scenarios.constrained, server, self._prompts, self._plan.num_tokens)
-            self.figures.constrained = await self._rounds("constrained decoding", once)
+            self.figures.constrained = await self.rounds("constrained decoding", once)
 
     async def prefix(self, server: Server) -> None:
         """Second turns of conversations."""
         once = partial(scenarios.prefix, server, self._prompts)
-        self.figures.prefix = await self._rounds("prefix cache", once)
+        self.figures.prefix = await self.rounds("prefix cache", once)
 
     async def begin_conversations(self, server: Server) -> list[Conversation]:
         """First turns, one for each round, before the server is started again."""
@@ -63,7 +63,7 @@ class Course:
         async def once() -> None:
             begun.append(await scenarios.first_turn(server, self._prompts))
 
-        await self._rounds("conversations to go on with after a restart", once)
+        await self.rounds("conversations to go on with after a restart", once)
         return begun
 
     async def continue_conversations(self, server: Server, begun: Sequence[Conversation]) -> None:
@@ -74,7 +74,27 @@ class Course:
             return await scenarios.second_turn(server, self._prompts, next(waiting))
 
         if len(begun) > self._plan.num_rounds:
-            self.figures.prefix_after_restart = await self._rounds("prefix cache after a restart", once)
+            self.figures.prefix_after_restart = await self.rounds("prefix cache after a restart", once)
+
+    async def rounds(
+        self,
+        title: str,
+        once: Callable[[], Awaitable[Measured]],
+        middle_of: Callable[[Sequence[Measured]], Measured] = median_of,
+    ) -> Measured | None:
+        """Medians over the rounds; of those there were, when a later one fails or the time is over."""
+        done: list[Measured] = []
+        for number in range(self._plan.num_rounds + 1):
+            self._say(f"{title}: round {number} of {self._plan.num_rounds}")
+            if time.monotonic() > self._deadline_s:
+                self.note(f"The time was over during: {title}.")
+                break
+            try:
+                done.append(await once())
+            except CallFailed as failure:
+                self.note(f"Not measured, or not to the end: {title}: {failure}.")
+                break
+        return middle_of(done[1:]) if len(done) > 1 else None
 
     def note(self, sentence: str) -> None:
         """Something to know when reading the figures; said once."""
@@ -88,18 +108,3 @@ class Course:
             self.note(f"With {count} at once some answers ended before {self._plan.num_tokens} tokens.")
         theirs = library.load(texts, [stream.num_tokens for stream in streams]) if library else None
         return LoadRound(load_figures(streams), theirs)
-
-    async def _rounds(self, title: str, once: Callable[[], Awaitable[Measured]]) -> Measured | None:
-        """Medians over the rounds; of those there were, when a later one fails or the time is over."""
-        done: list[Measured] = []
-        for number in range(self._plan.num_rounds + 1):
-            self._say(f"{title}: round {number} of {self._plan.num_rounds}")
-            if time.monotonic() > self._deadline_s:
-                self.note(f"The time was over during: {title}.")
-                break
-            try:
-                done.append(await once())
-            except CallFailed as failure:
-                self.note(f"Not measured, or not to the end: {title}: {failure}.")
-                break
-        return median_of(done[1:]) if len(done) > 1 else None

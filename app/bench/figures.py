@@ -62,6 +62,30 @@ class ConstrainedFigures:
     beside_constrained_tokens_per_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class CostFigures:
+    """Microseconds per token of streams that run at once, by place; `wall` is time, `cpu` is work.
+
+    The worker's main thread has one row after the other to do, so its three wall times make up the whole; the rest
+    happens beside it, on other cores where there are some. The client parses when the measurement is over.
+    """
+
+    wall_us: float
+    cpu_us: float
+    step_wall_us: float
+    step_cpu_us: float
+    engine_wall_us: float
+    engine_cpu_us: float
+    frames_wall_us: float
+    frames_cpu_us: float
+    model_threads_cpu_us: float
+    server_frames_cpu_us: float
+    server_encoding_cpu_us: float
+    server_loop_cpu_us: float
+    client_cpu_us: float
+    client_parsing_cpu_us: float
+
+
 @dataclass(slots=True)
 class Figures:
     """All that was measured; what could not be is None or not there."""
@@ -71,6 +95,7 @@ class Figures:
     prefix_after_restart: PrefixFigures | None = None
     interference: InterferenceFigures | None = None
     constrained: ConstrainedFigures | None = None
+    cost: dict[int, CostFigures] = field(default_factory=dict[int, CostFigures])
 
 
 def load_figures(streams: Sequence[Stream]) -> LoadFigures:

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Final, Literal
 
-Part = Literal["load", "prefix", "interference", "constrained"]
-PARTS: tuple[Part, ...] = get_args(Part)
+Part = Literal["load", "prefix", "interference", "constrained", "cost"]
+# Of any server, and of one that the bench has started itself.
+PARTS: Final[tuple[Part, ...]] = ("load", "prefix", "interference", "constrained")
+OWN_PARTS: Final[tuple[Part, ...]] = (*PARTS, "cost")
 
 
 @dataclass(frozen=True, slots=True)

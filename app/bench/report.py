@@ -4,10 +4,25 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from app.bench.figures import Figures, LoadFigures
 from app.bench.plan import Plan
 from app.bench.ratios import Ratio, ratios
+
+# Places and the names of their figures, for time and for work.
+_PLACES = (
+    ("worker: model and decode step", "step_wall_us", "step_cpu_us"),
+    ("worker: engine outside the step", "engine_wall_us", "engine_cpu_us"),
+    ("worker: encoding and sending frames", "frames_wall_us", "frames_cpu_us"),
+    ("worker: other threads, the model's", "", "model_threads_cpu_us"),
+    ("server: decoding frames", "", "server_frames_cpu_us"),
+    ("server: encoding events", "", "server_encoding_cpu_us"),
+    ("server: the rest of its loop", "", "server_loop_cpu_us"),
+    ("client: receiving", "", "client_cpu_us"),
+    ("together", "wall_us", "cpu_us"),
+    ("client: parsing, afterwards", "", "client_parsing_cpu_us"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +58,15 @@ def as_json(report: Report) -> str:
 def as_text(report: Report) -> str:
     """Ratios first."""
     rounds = "one round" if report.plan.num_rounds == 1 else f"medians of {report.plan.num_rounds} rounds"
-    parts = [f"{report.model} at {report.base_url}, {rounds}", _ratio_table(report.ratios)]
+    parts = [f"{report.model} at {report.base_url}, {rounds}"]
+    if report.ratios:
+        parts.append(_ratio_table(report.ratios))
     if report.figures.load:
         parts.append(_table(_load_rows(report.figures)))
     if rows := list(_single_rows(report.figures)):
         parts.append(_table([("figure", "median"), *rows]))
+    if report.figures.cost:
+        parts.append(_table(_cost_rows(report.figures)))
     parts += report.notes
     return "\n\n".join(parts) + "\n"
 
@@ -78,6 +97,14 @@ def _single_rows(figures: Figures) -> Iterator[tuple[str, ...]]:
             for one in dataclasses.fields(measured):
                 title = f"{group}: {_heading(one.name)}"
                 yield title, _figure(one.name, getattr(measured, one.name))
+
+
+def _cost_rows(figures: Figures) -> Iterator[tuple[str, ...]]:
+    measured = list(figures.cost.values())
+    heads = [(f"{count}: time", f"{count}: work") for count in figures.cost]
+    yield ("microseconds per token, so many at once", *chain.from_iterable(heads))
+    for title, *names in _PLACES:
+        yield title, *(_number(getattr(one, name)) if name else "" for one in measured for name in names)
 
 
 def _heading(name: str) -> str:

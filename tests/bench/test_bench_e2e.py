@@ -1,47 +1,16 @@
 """Both commands against a real server of a tiny model."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.e2e.processes import ROOT, ServerProcess
+from tests.bench.running import run
+from tests.e2e.processes import ServerProcess
 
 SHORT = ("--rounds", "1", "--num-tokens", "8")
-
-
-def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=directory,
-        # LD_PRELOAD is set so that the workers are started as in the other tests, whether or not there is an OpenBLAS.
-        env={"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), "LD_PRELOAD": ""},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A llama of random weights."""
-    from tests.fixtures import tiny_lm
-
-    return tiny_lm.llama(tmp_path_factory.mktemp("models") / "tiny-llama")
-
-
-@pytest.fixture(scope="session")
-def nano_model(tiny_model: Path) -> Path:
-    """A smaller one, with room for long prompts, whose answers are words and do not end."""
-    from bench.nano import write_nano
-
-    return write_nano(tiny_model.with_name("nano"), tiny_model)
 
 
 def figures(group: dict[str, Any]) -> set[str]:
@@ -86,6 +55,22 @@ def test_measuring_our_server_beside_the_library(tiny_model: Path, tmp_path: Pat
     assert found["figures"]["interference"] is None
 
 
+def test_what_a_token_costs_by_place(tiny_model: Path, tmp_path: Path) -> None:
+    arguments = ["--rounds", "1", "--concurrency", "1,3", "--only", "cost", "--json", "it.json"]
+    ended = run(tmp_path, "-m", "bench", "--model-path", str(tiny_model), *arguments)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads((tmp_path / "it.json").read_text(encoding="utf-8"))["figures"]["cost"]
+    assert set(found) == {"1", "3"}, ended.stdout
+    for cost in found.values():
+        assert len(figures(cost)) == 14
+        walls = [value for name, value in cost.items() if name.endswith("_wall_us")]
+        assert sum(walls) == pytest.approx(cost["wall_us"])
+        # The parsing is done when the rest is over.
+        work = [value for name, value in cost.items() if name.endswith("_cpu_us") and "parsing" not in name]
+        assert sum(work) == pytest.approx(cost["cpu_us"])
+    assert "worker: engine outside the step" in ended.stdout
+
+
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     ended = run(tmp_path, "-m", "app.cli", "bench", "--base-url", "http://127.0.0.1:9")
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -100,6 +85,7 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
         (["--base-url", "http://h", "--concurrency", "1,x"], "no list of numbers"),
         (["--base-url", "http://h", "--concurrency", "0"], "no list of numbers"),
         (["--base-url", "http://h", "--rounds", "0"], "--rounds"),
+        (["--base-url", "http://h", "--only", "cost"], "--only"),
     ],
 )
 def test_wrong_options(tmp_path: Path, arguments: list[str], said: str) -> None:

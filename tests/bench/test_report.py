@@ -1,11 +1,12 @@
 """A run as text, as JSON and as a picture."""
 
+import dataclasses
 import json
 from xml.etree import ElementTree
 
 import pytest
 
-from app.bench.figures import Figures, InterferenceFigures, LoadFigures, LoadRound
+from app.bench.figures import CostFigures, Figures, InterferenceFigures, LoadFigures, LoadRound
 from app.bench.plan import Plan
 from app.bench.plot import as_svg
 from app.bench.report import Report, as_json, as_text
@@ -40,6 +41,20 @@ def test_the_text_has_ratios_first_and_dashes_for_what_is_missing() -> None:
     assert ["interference:", "worst", "gap", "ms", "500.0"] in cells
     assert lines[-1] == "Something to know."
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_costs_stand_by_place_beside_each_other() -> None:
+    one = CostFigures(*range(1, 15))
+    figures = Figures(cost={1: one, 32: dataclasses.replace(one, wall_us=500)})
+    shown = as_text(Report("http://h:1/v1", "m", Plan(parts=("cost",)), figures, []))
+    lines = [" ".join(line.split()) for line in shown.splitlines()[2:]]
+    assert lines[0] == "microseconds per token, so many at once 1: time 1: work 32: time 32: work"
+    assert "server: encoding events 11.0 11.0" in lines
+    assert "together 1.00 2.00 500.0 2.00" in lines
+    assert "ratio" not in shown
+    # All but the whole are shown once for each number at once.
+    numbers = [cell for line in lines[1:] for cell in line.split() if cell.replace(".", "").isdigit()]
+    assert len(numbers) == 2 * len(dataclasses.fields(CostFigures))
 
 
 def test_the_json_has_everything() -> None:
