@@ -1,4 +1,4 @@
-"""The command line: `mlx-openai-server launch`, with an option for every setting, and `bench`."""
+"""The command line: `mlx-openai-server launch`, with an option for every setting, `bench` and `connect`."""
 
 import os
 import sys
@@ -10,6 +10,7 @@ import click
 
 from app import __version__
 from app.bench.command import bench
+from app.connect.command import connect
 from app.settings import MODEL_KNOBS, SERVER_KNOBS, SettingsError, load_settings
 from app.settings.knobs import NOT_YET, TOPICS, Knob, flag_of, variable_of
 
@@ -107,6 +108,7 @@ def launch(ctx: click.Context, **values: object) -> None:
 
 
 cli.add_command(bench)
+cli.add_command(connect)
 
 
 def given_flags(values: Mapping[str, object]) -> dict[str, object]:
