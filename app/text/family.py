@@ -61,7 +61,8 @@ class Frame:
     The header begins with one of `opens` (at the start of the answer with one of `begun`, the prompt having opened it)
     and goes on, in characters of `chars`, to `end`. `header` is matched against all of it but `end`: its group `call`
     is a tool's name, whose arguments then are the message, and so is its group `recipient` if that tool is offered;
-    its group `thought` says that it is reasoning. With `is_for_offered` there are no other recipients.
+    its group `thought` says that it is reasoning. With `is_for_offered` there are no other recipients. `turn` begins
+    another message, `answer` is the header of one for the user; empty where an answer needs none.
     """
 
     opens: tuple[str, ...]
@@ -71,6 +72,8 @@ class Frame:
     header: re.Pattern[str]
     has_calls: bool = True
     is_for_offered: bool = False
+    turn: str = ""
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

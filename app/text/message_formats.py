@@ -17,6 +17,8 @@ HARMONY: Final = Frame(
         r"(?:to=(?:functions\.(?P<call>[\w.\-]+)|(?P<recipient>[\w.\-]+)))?\s*"
         r"(?:<\|channel\|>\w+)?\s*(?:<\|constrain\|>)?\s*\w*\s*"
     ),
+    turn="<|start|>assistant",
+    answer="<|channel|>final<|message|>",
 )
 HARMONY_CALL: Final = Region(
     open="<|channel|>commentary to=functions.",

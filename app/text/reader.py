@@ -215,12 +215,11 @@ class MarkupReader:
         if frame is None:
             raise Broken
         while (index := source.text.find(frame.end, source.at)) < 0:
-            head = source.text[source.at :]
-            if len(head) > _MAX_HEADER or (head and not frame.chars.fullmatch(head)):
-                raise Broken
+            _check_header(source.text[source.at :], frame.chars, _MAX_HEADER + len(frame.end))
             if source.is_ended:
                 raise Cut
             yield
+        _check_header(source.text[source.at : index], frame.chars, _MAX_HEADER)
         found = frame.header.fullmatch(source.text, source.at, index)
         if found is None:
             raise Broken
@@ -253,3 +252,8 @@ def _read_close(source: Source, close: str) -> Reading[None]:
     yield from source.skip_space()
     if not (yield from source.take(close)):
         source.rewind(place)
+
+
+def _check_header(header: str, chars: re.Pattern[str], longest: int) -> None:
+    if len(header) > longest or (header and not chars.fullmatch(header)):
+        raise Broken

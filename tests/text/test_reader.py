@@ -7,6 +7,7 @@ from app.text.families import FAMILIES
 from app.text.offered import OfferedTool
 from app.text.pieces import CallArguments, CallEnded, CallStarted, Content, Piece
 from app.text.reader import MarkupReader
+from app.text.source import Source
 from tests.text.corpus_adapter import fold, read
 
 TOOLS = (
@@ -175,10 +176,20 @@ class TestBrokenCalls:
             "tool_calls": [{"name": "ping", "arguments": "{}", "incomplete": False}],
         }
 
-    def test_over_and_over_cost_no_more_than_twice_the_text_and_some(self) -> None:
-        """Each call fails at the end of the text: they cannot all be read to there."""
+    def test_over_and_over_are_not_read_again_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each of these fails at the end of the text; it is not read once for each."""
+        num_read_again = 0
+        rewind = Source.rewind
+
+        def counted(source: Source, place: int) -> None:
+            nonlocal num_read_again
+            num_read_again += source.place - place
+            rewind(source, place)
+
+        monkeypatch.setattr(Source, "rewind", counted)
         text = '<tool_call>{"name": "write", "arguments": {"text": ["' * 4000 + '"]!'
         assert content(text) == text
+        assert num_read_again < 10 * len(text)
 
 
 class TestSpecialTokens:
@@ -236,6 +247,24 @@ class TestAmbiguousFormats:
         one = reader("llama3-json")
         assert one.push('{"answer') == []
         assert one.push('": ') == [Content('{"answer":', 0)]
+
+
+class TestCuts:
+    """Texts of which a part looks like something else."""
+
+    @pytest.mark.parametrize(
+        ("family", "text", "expected"),
+        [
+            ("xlam", '```json\n[{"name": "ping", "arguments": {}}]\n```', ""),
+            ("xlam", "```python\nping()\n```", "```python\nping()\n```"),
+            ("gpt-oss", "<|start|>\n<|channel|>final<|message|>Hi", "<|start|>\nHi"),
+            ("gpt-oss", f"<|channel|>{'final' * 49}<|message|>Hi", "Hi"),
+            ("gpt-oss", f"<|channel|>{'final' * 50}<|message|>Hi", f"<|channel|>{'final' * 50}<|message|>Hi"),
+        ],
+    )
+    def test_do_not_matter(self, family: str, text: str, expected: str) -> None:
+        assert fold(read(reader(family), text))["content"] == expected
+        assert content(text, family) == expected
 
 
 class TestTools:

@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Final
 
 from app.core.conversation import Conversation, ToolUse
-from app.core.output_format import JsonSchema, OutputFormat
+from app.core.output_format import JsonObject, JsonSchema, OutputFormat
 from app.core.requests import GenerationRequest
 from app.errors import ModelLoadError
 from app.handler.lm.answer import Reading
 from app.handler.lm.chat_template import ChatTemplate
-from app.handler.lm.grammar_compiler import CallFormat
+from app.handler.lm.grammar_compiler import CallFormat, Format
 from app.handler.lm.guide_builder import AnswerForm, LateForm, ReasoningForm
 from app.settings import ModelSpec
 from app.settings.types import ReasoningMode
@@ -18,7 +18,7 @@ from app.text.call_grammar import call_grammar, lone_open
 from app.text.detection import family_of_option
 from app.text.families import FAMILIES
 from app.text.family import Family, prompt_opens_reasoning
-from app.text.lark import CallGrammar
+from app.text.lark import CallGrammar, LarkRules
 from app.text.offered import OfferedTool, read_tools
 
 _OFF: Final = "none"
@@ -67,8 +67,10 @@ class ModelMarkup:
             return AnswerForm(request.output_format)
         reasoning = self._reasoning_form(asked, reading, prompt_tail)
         use = _offered(asked)
-        if reading is None or use is None:
+        if reading is None:
             return AnswerForm(request.output_format, reasoning=reasoning)
+        if use is None:
+            return AnswerForm(self._answer(reading.family, request.output_format), reasoning=reasoning)
         if use.choice == "required":
             return AnswerForm(self._calls(reading, use), reasoning=reasoning, param="tools")
         if request.output_format is not None:
@@ -86,21 +88,40 @@ class ModelMarkup:
         is_over = prompt_tail.rstrip().endswith(reasoning.closes) or asked.is_enabled is False or asked.effort == "none"
         if not is_open and (is_over or not self._may_think):
             return None
-        # The close as it is written where the family does not say how: on a line of its own.
-        closing = reasoning.close if reasoning.close != reasoning.close.strip() else f"\n{reasoning.close}\n\n"
+        if reading.family.frame is not None:
+            closing = reasoning.close + reading.family.frame.turn
+        else:
+            # Where the family does not say how, the close stands on a line of its own.
+            closing = reasoning.close if reasoning.close != reasoning.close.strip() else f"\n{reasoning.close}\n\n"
         return ReasoningForm(reasoning.open.strip(), reasoning.close.strip(), closing, is_open, asked.max_tokens)
 
     def _calls(self, reading: Reading, use: ToolUse) -> CallFormat:
-        return _format(call_grammar(reading.family, reading.tools, is_parallel=use.is_parallel, tokens=self._tokens))
+        calls = call_grammar(reading.family, reading.tools, is_parallel=use.is_parallel, tokens=self._tokens)
+        return _format(calls, f"{self._turn(reading.family)} calls")
 
-    def _calls_or(self, reading: Reading, use: ToolUse, other: OutputFormat) -> OutputFormat | CallFormat:
-        """Calls, or an answer of some form."""
-        if not isinstance(other, JsonSchema):
+    def _calls_or(self, reading: Reading, use: ToolUse, other: OutputFormat) -> Format:
+        """Calls, or JSON of some form; other forms leave no calls."""
+        if (schema := _json_schema(other)) is None:
             return other
-        calls = self._calls(reading, use)
-        schemas = (*calls.schemas, other)
-        lark = f"start: calls | schema_{len(calls.schemas)}\n{calls.lark.replace('start:', 'calls:', 1)}"
-        return CallFormat(lark, schemas, calls.is_json)
+        calls = call_grammar(reading.family, reading.tools, is_parallel=use.is_parallel, tokens=self._tokens)
+        answer = f"{self._header(reading.family)} schema_{len(calls.schemas)}"
+        both = _format(calls, f"{self._turn(reading.family)} (calls | {answer})")
+        return replace(both, schemas=(*both.schemas, schema))
+
+    def _answer(self, family: Family, asked: OutputFormat | None) -> Format | None:
+        """A form of the answer, behind the header that answers have in families that write messages."""
+        schema = _json_schema(asked)
+        if schema is None or not (header := self._header(family)):
+            return asked
+        return CallFormat(f"start: {self._turn(family)} {header} schema_0", (schema,))
+
+    def _turn(self, family: Family) -> str:
+        """In a rule: what may begin another message than that which the prompt has begun."""
+        frame = family.frame
+        return f"({LarkRules(self._tokens).text(frame.turn)})?" if frame is not None and frame.turn else ""
+
+    def _header(self, family: Family) -> str:
+        return LarkRules(self._tokens).text(family.frame.answer) if family.frame is not None else ""
 
     def _strict_calls(self, reading: Reading, use: ToolUse) -> tuple[LateForm, ...]:
         """Where a call may open by itself: the arguments of strict functions keep to their schemas."""
@@ -122,9 +143,21 @@ def _tools(use: ToolUse) -> tuple[OfferedTool, ...]:
     return read_tools(tool for tool in use.tools if use.allowed is None or tool.name in use.allowed)
 
 
-def _format(grammar: CallGrammar) -> CallFormat:
+def _format(grammar: CallGrammar, start: str = "calls") -> CallFormat:
+    """A grammar whose start is this rule, in which `calls` stands for its own."""
     schemas = tuple(JsonSchema(one.schema, one.function) for one in grammar.schemas)
-    return CallFormat(grammar.lark, schemas, grammar.is_json)
+    lark = f"start: {start.strip()}\n{grammar.lark.replace('start:', 'calls:', 1)}"
+    return CallFormat(lark, schemas, grammar.is_json)
+
+
+def _json_schema(asked: OutputFormat | None) -> JsonSchema | None:
+    match asked:
+        case JsonSchema():
+            return asked
+        case JsonObject():
+            return JsonSchema('{"type":"object"}')
+        case _:
+            return None
 
 
 def _chosen(spec: ModelSpec, template: ChatTemplate) -> tuple[Family | None, str]:

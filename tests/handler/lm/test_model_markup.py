@@ -151,7 +151,7 @@ class TestForm:
     def test_a_schema_leaves_calls_possible(self, markup: Markup) -> None:
         held = form(markup(HERMES), asked(LOOK), output_format=JsonSchema('{"type":"object"}'))
         assert isinstance(held.whole, CallFormat)
-        assert held.whole.lark.startswith("start: calls | schema_1\ncalls: ")
+        assert held.whole.lark.startswith("start: (calls |  schema_1)\ncalls: ")
         assert held.whole.schemas[-1] == JsonSchema('{"type":"object"}')
 
     @pytest.mark.parametrize(
@@ -176,3 +176,15 @@ class TestForm:
 
     def test_a_model_whose_template_never_thinks_does_not(self, markup: Markup) -> None:
         assert form(markup(HERMES), asked(), "assistant\n").reasoning is None
+
+    def test_answers_that_are_messages_have_their_header_before_json(self, markup: Markup) -> None:
+        harmony = markup(PLAIN, tool_call_parser="gpt-oss", reasoning_parser="gpt-oss")
+        schema = JsonSchema('{"type":"boolean"}')
+        held = form(harmony, asked(reasoning=Reasoning(max_tokens=5)), output_format=schema)
+        assert isinstance(held.whole, CallFormat)
+        assert held.whole.lark == 'start: ("<|start|>assistant")? "<|channel|>final<|message|>" schema_0'
+        assert held.reasoning is not None
+        assert held.reasoning.closing == "<|end|><|start|>assistant"
+        called = form(harmony, asked(LOOK, choice="required"))
+        assert isinstance(called.whole, CallFormat)
+        assert called.whole.lark.startswith('start: ("<|start|>assistant")? calls\n')
