@@ -22,6 +22,7 @@ from app.api import (
     embeddings,
     health,
     index,
+    kept_chat,
     messages,
     models,
     openai_errors,
@@ -41,7 +42,7 @@ from app.middleware.tracking import TrackingMiddleware
 from app.settings import Settings
 
 _ROUTERS = (
-    *(chat, completions, responses, conversations, messages, embeddings),
+    *(chat, kept_chat, completions, responses, conversations, messages, embeddings),
     *(tokens, models, anthropic_models, health, cache, index),
 )
 

@@ -9,6 +9,7 @@ from app.api.bodies import body_docs, read_body
 from app.api.chat_encoding import ChatReply, ChatStream
 from app.api.chat_messages import to_messages
 from app.api.context import context_of
+from app.api.kept_chat import KeptCall, objects_of
 from app.api.openai_errors import ERROR_DOCS
 from app.api.output_format import to_output_format
 from app.api.replies import Call, StreamReply, UnaryReply
@@ -47,9 +48,10 @@ async def create_chat_completion(request: Request) -> Response:
     shown_model = body.model or context.registry.find(None).spec.name
     includes_usage = bool(body.stream_options and body.stream_options.include_usage)
     reply = ChatReply(shown_model, num_choices=body.n or 1, includes_usage=includes_usage)
+    work = KeptCall(call, request.app.state.store, objects_of(reply, body)) if body.store else call
     if body.stream:
-        return StreamReply(call, ChatStream(reply, context.record.request_id), context.heartbeat_s)
-    return UnaryReply(call, reply.completion)
+        return StreamReply(work, ChatStream(reply, context.record.request_id), context.heartbeat_s)
+    return UnaryReply(work, reply.completion)
 
 
 def to_generation(body: ChatCompletionRequest) -> GenerationRequest:

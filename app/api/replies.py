@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,7 +53,7 @@ class Work(Protocol):
         """The HTTP request's own."""
         ...
 
-    def run(self) -> AbstractAsyncContextManager[EventStream]:
+    def run(self) -> AbstractAsyncContextManager[AsyncIterator[list[Event]]]:
         """See `Registry.run`."""
         ...
 

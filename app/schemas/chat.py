@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, JsonValue
 
-from app.schemas.base import NaturalInt, PositiveInt, Unsupported, WireModel, refused_unless
+from app.schemas.base import Metadata, NaturalInt, PositiveInt, Unsupported, WireModel, refused_unless
 from app.schemas.output_format import OutputFormatFields
 from app.schemas.sampling import SamplingFields
 from app.schemas.tools import ToolFields, WireToolCall
@@ -85,7 +85,8 @@ class ChatCompletionRequest(SamplingFields, OutputFormatFields, ToolFields):
     # Said about the request, not asked of the model.
     user: str | None = None
     safety_identifier: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
+    store: bool | None = None
     prompt_cache_key: str | None = None
     service_tier: Annotated[str | None, refused_unless("auto", "default")] = None
     # Ours: seconds after which the answer is ended with an error, where the server's own limit is longer.
@@ -93,7 +94,6 @@ class ChatCompletionRequest(SamplingFields, OutputFormatFields, ToolFields):
     # Known, and not supported yet.
     functions: Annotated[Any, refused_unless([])] = None
     function_call: Annotated[Any, refused_unless("none", "auto")] = None
-    store: Annotated[bool | None, refused_unless(False)] = None
     modalities: Annotated[Any, refused_unless(["text"])] = None
     audio: Unsupported = None
     prediction: Unsupported = None
