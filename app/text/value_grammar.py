@@ -69,28 +69,28 @@ class RawValues:
     def ways(self, schema: Json, close_text: str, close: str) -> Ways:
         """The ways of a value, `close_text` behind a text and `close` behind others."""
         types = declared_types(schema, self._root)
-        texts, others = self._split(schema, types, _MAX_DEPTH)
+        texts, others = self._split(schema, _MAX_DEPTH)
         after = self._rules.text(close)
         rules = [self._rules.schema(self._tool.name, one, self._root) for one in others]
         return Ways(
             [self._text(one, close_text, types) for one in texts], [f"{rule} {after}".rstrip() for rule in rules]
         )
 
-    def _split(self, schema: Json, types: frozenset[str], depth: int) -> tuple[list[Schema], list[Schema]]:
+    def _split(self, schema: Json, depth: int) -> tuple[list[Schema], list[Schema]]:
         """The schemas of the texts that a schema allows, and of the other values."""
         own = followed(schema, self._root)
         if not is_text(own, self._tool) or not depth:
             return [], [own]
         branches = next((own[one] for one in _UNIONS if isinstance(own.get(one), list)), None)
         if isinstance(branches, list):
-            splits = [self._split(one, types, depth - 1) for one in branches]
+            splits = [self._split(one, depth - 1) for one in branches]
             texts = [text for of_one, _ in splits for text in of_one]
             return texts, [other for _, of_one in splits for other in of_one if self._can_be_told(other)]
         if values := _listed(own):
             texts = _one_of_these([value for value in values if isinstance(value, str)])
             others = _one_of_these([value for value in values if not isinstance(value, str)])
             return texts, [other for other in others if self._can_be_told(other)]
-        names: list[Json] = [name for name in sorted(types) if name not in self._untold()]
+        names: list[Json] = [*sorted(declared_types(own, self._root) - self._untold())]
         return [own], [{**own, "type": names}] if names and "type" in own else []
 
     def _can_be_told(self, schema: Json) -> bool:

@@ -69,9 +69,9 @@ def test_what_a_client_sent_is_shown_in_short() -> None:
 
 
 def test_what_is_not_supported_is_said_so() -> None:
-    error = refusal({"messages": HELLO, "store": True})
+    error = refusal({"messages": HELLO, "prediction": {}})
     assert isinstance(error, UnsupportedField)
-    assert error.message == "'store' is not supported by this server."
+    assert error.message == "'prediction' is not supported by this server."
 
 
 @pytest.mark.parametrize(("field", "value"), [("n", True), ("n", 1.0), ("logprobs", 0), ("store", "no"), ("tools", {})])

@@ -28,7 +28,7 @@ def soak(worker_mib: Callable[[float], float], seconds: int = 600, **last: int) 
     [
         (soak(lambda _: 200), None),
         (soak(lambda at: 200 + min(at, 250)), None),
-        (soak(lambda at: 200 + at % 50), None),
+        (soak(lambda at: 200 + (at / 10 if at % 20 else 0)), None),
         (soak(lambda at: 200 + at / 10), "the worker grows by 6.00 MiB a minute"),
         (soak(lambda at: 200 + at / 10, seconds=100), None),
         (soak(lambda _: 200, worker_pid=8), "another worker"),

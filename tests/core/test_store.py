@@ -186,6 +186,16 @@ class TestTime:
         kept.sweep()
         assert ids(kept.list_page(Page("thing")).objects) == ["b"]
 
+    def test_of_an_owner_starts_anew_with_each_part(self) -> None:
+        clock = Clock()
+        kept = tables(clock=clock)
+        kept.put([thing("owner"), thing("other")])
+        clock.now += TTL_S - 1
+        kept.put([part("p", "owner")])
+        clock.now += TTL_S - 1
+        kept.sweep()
+        assert ids(kept.list_page(Page("thing")).objects) == ["owner"]
+
     def test_of_what_is_continued_ends_with_what_continues_it(self) -> None:
         clock = Clock()
         kept = tables(clock=clock)
@@ -242,6 +252,14 @@ class TestRoom:
         assert ids(kept.list_page(Page("thing")).objects) == ["big"]
         kept.put([thing("new")])
         assert ids(kept.list_page(Page("thing")).objects) == ["new"]
+
+    def test_is_not_taken_by_what_could_not_be_put_in(self) -> None:
+        kept = tables(max_bytes=3_000)
+        kept.put([thing("old")])
+        with pytest.raises(sqlite3.Error):
+            kept.put([thing("a", json.dumps("x" * 2_900)), StoredObject("thing", "b", b"{}", NO_TIME)])
+        kept.put([thing("new")])
+        assert ids(kept.list_page(Page("thing")).objects) == ["old", "new"]
 
     def test_is_counted_through_changes_and_restarts(self, tmp_path: Path) -> None:
         body = json.dumps("x" * 1_000)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -59,11 +60,14 @@ def family_model(family: Family, *, has_tokens: bool) -> Model:
     return tiny(backend)
 
 
-def written(model: Model, family: Family, tools: tuple[OfferedTool, ...], seed: int, **asked: bool) -> str:
-    grammar = call_grammar(family, tools, tokens=model.compiler.vocabulary.added, **asked)
+def asked(model: Model, family: Family, tools: tuple[OfferedTool, ...], **how: bool) -> Any:
+    grammar = call_grammar(family, tools, tokens=model.compiler.vocabulary.added, **how)
     schemas = tuple(JsonSchema(one.schema, one.function) for one in grammar.schemas)
-    asked_for: Any = CallFormat(grammar.lark, schemas, grammar.is_json)
-    return model.generate(asked_for, seed)
+    return CallFormat(grammar.lark, schemas, grammar.is_json)
+
+
+def written(model: Model, family: Family, tools: tuple[OfferedTool, ...], seed: int, **how: bool) -> str:
+    return model.generate(asked(model, family, tools, **how), seed)
 
 
 def calls_in(text: str, family: Family, tools: tuple[OfferedTool, ...], special: dict[str, int]) -> list[Any]:
@@ -112,6 +116,34 @@ def test_arguments_keep_to_their_schema_where_they_are_no_json(
 @pytest.fixture(scope="module")
 def models() -> dict[str, Model]:
     return {}
+
+
+@pytest.mark.parametrize(
+    ("value", "is_allowed"),
+    [
+        ("a [1\n</parameter>\n</function>", True),
+        ("[1,2]\n</parameter>\n</function>", True),
+        # It would be read as a list, which it is not one of.
+        ("[1.5]", False),
+        ("[a", False),
+        (' ["a', False),
+        # It would end there.
+        ("a\n</parameter>\n<", True),
+        ("a\n</parameter>\nb", False),
+        ("a\n</parameter> b", False),
+        ("a</parameter>", False),
+        ("a</function> b", True),
+        ("a</function>\n </tool_call>", False),
+    ],
+)
+def test_no_text_reads_like_anything_else(value: str, *, is_allowed: bool) -> None:
+    schema = record(x={"anyOf": [{"type": "string"}, array({"type": "integer"})]})
+    family, tools = FAMILIES["qwen3-coder"], (OfferedTool("write", schema),)
+    model = family_model(family, has_tokens=False)
+    grammar = model.compiler.compile(asked(model, family, tools, is_parallel=False))
+    model.feed(grammar, "<tool_call>\n<function=write>\n<parameter=x>\n")
+    with nullcontext() if is_allowed else pytest.raises(ValueError, match="max"):
+        model.feed(grammar, value)
 
 
 def test_calls_open_with_the_text_that_is_told() -> None:

@@ -122,6 +122,10 @@ class TestReasoning:
     def test_closed_without_having_been_opened_is_not_shown_at_the_start(self) -> None:
         assert content("</think>\n\nHello.") == "Hello."
 
+    def test_opens_wherever_a_header_says_so(self) -> None:
+        text = "<|channel|>final<|message|>Hi<|channel|>analysis<|message|>hm<|channel|>final<|message|> there"
+        assert result(text, "gpt-oss") == {"content": "Hi there", "reasoning": "hm", "tool_calls": []}
+
     def test_has_calls_of_offered_tools_only(self) -> None:
         assert result(f"<think>Now {CALL}\nthen.</think>")["tool_calls"][0]["name"] == "ping"
         unknown = CALL.replace("ping", "pong")
@@ -139,6 +143,7 @@ class TestBrokenCalls:
             '<tool_call>{"name": "write", "arguments": {"n": }}</tool_call>',
             '<tool_call>{"name": "write", "arguments": {"text": "open</tool_call>',
             '<tool_call>{"name": "write", "arguments": {"n": 1} "x": 2}</tool_call>',
+            '<tool_call>{"name": "write", "arguments": {"n": 1}, "parameters": {"n": 2}}</tool_call>',
             '<tool_call>{"nam',
             "<tool_call>[]</tool_call>",
         ],
@@ -187,9 +192,9 @@ class TestBrokenCalls:
             rewind(source, place)
 
         monkeypatch.setattr(Source, "rewind", counted)
-        text = '<tool_call>{"name": "write", "arguments": {"text": ["' * 4000 + '"]!'
-        assert content(text) == text
-        assert num_read_again < 10 * len(text)
+        text = "<function=write>\n<parameter=text>x" * 3000 + "</function> and more"
+        assert content(text, "qwen3-coder") == text
+        assert num_read_again < 20 * len(text)
 
 
 class TestSpecialTokens:
@@ -292,6 +297,78 @@ class TestTools:
     def test_calls_in_loose_json_are_read(self, text: str, arguments: dict[str, Any]) -> None:
         (call,) = result(f"<tool_call>{text}</tool_call>")["tool_calls"]
         assert json.loads(call["arguments"]) == arguments
+
+    @pytest.mark.parametrize(
+        ("family", "value", "expected"),
+        [
+            ("deepseek-v3.2", 'string="true">5', "5"),
+            ("deepseek-v3.2", 'string="false">5', 5),
+            ("kimi-k3", 'type="string"<|sep|>[1]', "[1]"),
+            ("kimi-k3", 'type="array"<|sep|>[1]', [1]),
+            ("gemma4", '<|"|>5<|"|>', "5"),
+            ("gemma4", "5", 5),
+        ],
+    )
+    def test_markup_that_tells_texts_from_other_values_decides(self, family: str, value: str, expected: object) -> None:
+        """Where the schema says nothing."""
+        calls = {
+            "deepseek-v3.2": f'<｜DSML｜invoke name="ping"><｜DSML｜parameter name="x" {value}'
+            "</｜DSML｜parameter></｜DSML｜invoke>",
+            "kimi-k3": f'<|open|>call tool="ping" index="1"<|sep|><|open|>argument key="x" {value}'
+            "<|close|>argument<|sep|><|close|>call<|sep|>",
+            "gemma4": f"<|tool_call>call:ping{{x:{value}}}<tool_call|>",
+        }
+        (call,) = result(calls[family], family)["tool_calls"]
+        assert json.loads(call["arguments"]) == {"x": expected}
+
+    @pytest.mark.parametrize(
+        ("family", "text"),
+        [
+            ("mistral-v13", '[TOOL_CALLS]write[CALL_ID]abc[ARGS]{"n": 1}'),
+            ("mistral-v13", '[TOOL_CALLS]write{"n": 1}'),
+            ("mistral-v13", '[TOOL_CALLS] [{"name": "write", "arguments": {"n": 1}}]'),
+            ("kimi-k2", '<|tool_call_begin|> write:0 <|tool_call_argument_begin|> {"n": 1} <|tool_call_end|>'),
+            ("kimi-k2", '<|tool_call_begin|>functions.write<|tool_call_argument_begin|>{"n": 1}<|tool_call_end|>'),
+            (
+                "deepseek-v3.1",
+                '<｜tool▁call▁begin｜>function<｜tool▁sep｜>write\n```json\n{"n": 1}\n```<｜tool▁call▁end｜>',
+            ),
+            ("deepseek-v3", '<｜tool▁call▁begin｜>write<｜tool▁sep｜>{"n": 1}<｜tool▁call▁end｜>'),
+            ("qwen3-coder", '<tool_call>\n{"name": "write", "arguments": {"n": 1}}\n</tool_call>'),
+            ("qwen3-coder", "<tool_call><function=write><parameter=n>1</parameter></function></tool_call>"),
+            ("gpt-oss", ' to=functions.write<|channel|>commentary json<|message|>{"n": 1}<|call|>'),
+            ("gpt-oss", '<|channel|>analysis to=functions.write code<|message|>{"n": 1}<|call|>'),
+            (
+                "kimi-k3",
+                '<|open|>call tool="write" index="1"<|sep|>'
+                '<|open|>json type="object"<|sep|>{"n": 1}<|close|>json<|sep|><|close|>call<|sep|>',
+            ),
+            ("xlam", '```json\n[{"name": "write", "arguments": {"n": 1}}]\n```'),
+            ("llama4-pythonic", "[write(n=1)]"),
+            ("functionary-v3.2", 'write\n{"n": 1}'),
+        ],
+    )
+    def test_a_familys_other_ways_are_read_too(self, family: str, text: str) -> None:
+        call = {"name": "write", "arguments": '{"n": 1}', "incomplete": False}
+        assert fold(read(reader(family), text)) == {"content": "", "reasoning": "", "tool_calls": [call]}
+
+    def test_elements_inside_elements_are_objects_and_lists(self) -> None:
+        sign = "]<]minimax[>["
+        text = "".join(
+            f"{sign}{tag}"
+            for tag in (
+                '<invoke name="ping">',
+                *("<who>", "<name>Al ", "</name>", "<age>7", "</age>", "</who>"),
+                *("<legs>\n", "<item>", "<to>LIS", "</to>", "</item>\n", "<item>", "</item>", "</legs>"),
+                *("<list>", "<item>1", "</item>", "<item>a", "</item>", "</list>", "</invoke>"),
+            )
+        )
+        (call,) = fold(read(reader("minimax-m3"), text))["tool_calls"]
+        assert json.loads(call["arguments"]) == {
+            "who": {"name": "Al ", "age": 7},
+            "legs": [{"to": "LIS"}, ""],
+            "list": [1, "a"],
+        }
 
     def test_valid_json_is_passed_on_as_it_is(self) -> None:
         arguments = '{ "text" : "\\u00e9\\/\\n" ,\n "n":[1e5,-0.50, true]}'

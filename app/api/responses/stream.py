@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from app.api.replies import COMMENT
 from app.api.responses.frames import FrameWriter
 from app.api.responses.output_items import (
     CustomCallItem,
@@ -68,7 +69,10 @@ class ResponseStream:
         return self._lifecycle("created") + self._lifecycle(self.status)
 
     def heartbeat(self) -> bytes:
-        """An event that fills a silence."""
+        """What fills a silence: an event, as there are clients whose patience a comment does not renew."""
+        if self.status not in ("queued", "in_progress"):
+            # The last event is for `end` to give, when the response is kept.
+            return COMMENT
         return self.begin() or self._lifecycle(self.status)
 
     def encode(self, events: Sequence[Event]) -> bytes:
@@ -100,7 +104,7 @@ class ResponseStream:
         return self.begin() + self._frames.lifecycle(f"response.{kind}", response)
 
     def _stand(self, **fields: object) -> None:
-        self._standing = replace(self._standing, **fields)  # type: ignore[arg-type]
+        self._standing = replace(self._standing, **fields)
 
     def _lifecycle(self, kind: str) -> bytes:
         return self._frames.lifecycle(f"response.{kind}", self.response())

@@ -206,7 +206,7 @@ class DecodeBatch:
         return given
 
     def _certain(self, given: list[StepToken]) -> list[int]:
-        """The tokens after the newest that need not be drawn: of a row that is alone, if it asks no log-probabilities."""
+        """The tokens after the newest that need not be drawn: of a row alone, if it asks no log-probabilities."""
         row = self._rows[0]
         if len(self._rows) > 1 or row.guide is None or row.top_logprobs is not None or self._is_over(0, given):
             return []

@@ -10,8 +10,8 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from app.errors import InternalError
+from app.handler.lm.ending import Ending
 from app.handler.lm.grammar_text import cleaned_fault
-from app.handler.lm.json_ending import JsonEnding
 from app.handler.lm.masks import Words, cut_mask, mask_of_one, num_words
 
 
@@ -49,7 +49,7 @@ class Grammar:
 
     __slots__ = ("_ending", "_forced", "_has_restarted", "_matcher", "_source", "_tokens", "num_required")
 
-    def __init__(self, source: GrammarSource, matcher: LLMatcher, ending: JsonEnding | None = None) -> None:
+    def __init__(self, source: GrammarSource, matcher: LLMatcher, ending: Ending | None = None) -> None:
         self._source = source
         self._matcher = matcher
         self._ending = ending
@@ -63,6 +63,11 @@ class Grammar:
     def num_characters(self) -> int:
         """Of its notation."""
         return len(self._source.text)
+
+    @property
+    def comes_to_its_end(self) -> bool:
+        """Whether it does so before its tokens are used up."""
+        return self._ending is not None
 
     @property
     def reads_tokens(self) -> bool:
@@ -84,7 +89,9 @@ class Grammar:
                 raise self._failure()
         if not words.any():
             raise InternalError("The model has no token for how this answer must go on.")
-        return words if self._ending is None else self._ending.narrowed(words)
+        if self._ending is None or not self._ending.is_due:
+            return words
+        return self._ending.narrowed(words, self)
 
     def forced(self) -> list[int]:
         """The next tokens as far as there is one text only; none where the last could be the start of a longer one."""
@@ -155,6 +162,23 @@ class Grammar:
         other = Grammar(self._source, self._matcher.deep_copy(), ending)
         other._forced, other._tokens, other.num_required = self._forced, list(self._tokens), self.num_required
         return other
+
+    def after(self, token: int) -> Words | None:
+        """See `Outlook.after`."""
+        return self._after([token])
+
+    def after_text(self, text: bytes) -> tuple[int, Words] | None:
+        """See `Outlook.after_text`."""
+        tokens = self._source.tokenizer.tokenize_bytes(text, parse_special=True)
+        after = self._after(tokens)
+        return (tokens[0], after) if after is not None else None
+
+    def _after(self, tokens: list[int]) -> Words | None:
+        if self._matcher.validate_tokens(tokens) < len(tokens):
+            return None
+        tried = self._matcher.deep_copy()
+        tried.consume_tokens(tokens)
+        return self._source.fill(tried)
 
     def _restart(self) -> None:
         """Come to the same state again with a lexer of its own.

@@ -12,11 +12,13 @@ from transformers import PreTrainedTokenizerBase
 
 from app.core.output_format import Choice, JsonObject, JsonSchema, Lark, OutputFormat, Regex
 from app.errors import InternalError, InvalidRequest
+from app.handler.lm.ending import Ending
 from app.handler.lm.grammar import Grammar, GrammarSource
 from app.handler.lm.grammar_text import choice_grammar, lark_grammar, markup_grammar, regex_grammar
 from app.handler.lm.grammar_tokens import llguidance_tokenizer
 from app.handler.lm.json_ending import JsonClosers, JsonEnding
 from app.handler.lm.json_schema import Schema, locate_fault, read_schema, schema_grammar, schema_rule
+from app.handler.lm.markup_ending import MarkupEnding
 from app.handler.lm.masks import tokens_in
 from app.handler.lm.vocabulary import Vocabulary
 
@@ -31,14 +33,15 @@ _USUAL_SHORT_TEXT: Final = 64
 class CallFormat:
     """Calls in a model's own markup: a grammar in llguidance's dialect of Lark.
 
-    Its rules `schema_0`, `schema_1` and so on are the JSON of `schemas`, which are named as their functions.
-
-    `is_json`: what the markup holds is JSON, so that it can be brought to its end.
+    Its rules `schema_0`, `schema_1` and so on are the JSON of `schemas`, which are named as their functions. For calls
+    to come to their end in time, all that the markup holds must be JSON (`is_json`), or the marks be known that end a
+    text (`closes`).
     """
 
     lark: str
     schemas: tuple[JsonSchema, ...] = ()
     is_json: bool = True
+    closes: tuple[str, ...] = ()
 
 
 Format = OutputFormat | CallFormat
@@ -78,7 +81,7 @@ class GrammarCompiler:
                 kept = self._compiled(asked, param)
             except InvalidRequest as error:
                 raise InvalidRequest(error.message, param=param) from error
-            kept.expect(_num_required(kept, is_json=_is_json(asked)))
+            kept.expect(_num_required(kept))
         self._keep(asked, kept)
         return kept.start(max_tokens)
 
@@ -106,14 +109,14 @@ class GrammarCompiler:
                 what, text = "choice", choice_grammar(choices)
             case Lark(grammar):
                 what, text = "grammar", lark_grammar(grammar)
-        matched = self._matched(text, is_json=_is_json(asked))
+        matched = self._matched(text, asked)
         if fault := matched.fault():
             raise InvalidRequest(f"Invalid {what}: {fault}.")
         return matched
 
     def _compiled_schema(self, asked: JsonSchema, param: str) -> Grammar:
         schema = read_schema(asked.schema)
-        matched = self._matched(schema_grammar(schema), is_json=True)
+        matched = self._matched(schema_grammar(schema), asked)
         if matched.fault():
             fault = locate_fault(schema, self._schema_fault)
             place = " in ".join(filter(None, (fault.keyword and f"'{fault.keyword}'", fault.path)))
@@ -124,20 +127,31 @@ class GrammarCompiler:
         return matched
 
     def _schema_fault(self, schema: Schema) -> str:
-        return self._matched(schema_grammar(schema)).fault()
+        return self._matched(schema_grammar(schema), JsonObject()).fault()
 
     def _compiled_calls(self, asked: CallFormat, param: str) -> Grammar:
         rules = (schema_rule(f"schema_{place}", read_schema(one.schema)) for place, one in enumerate(asked.schemas))
-        matched = self._matched(markup_grammar("\n".join((asked.lark, *rules))), is_json=_is_json(asked))
+        matched = self._matched(markup_grammar("\n".join((asked.lark, *rules))), asked)
         if fault := matched.fault():
             for schema in asked.schemas:
                 self._compiled_schema(schema, param)
             raise InvalidRequest(f"The calls of these functions cannot be written down: {fault}.")
         return matched
 
-    def _matched(self, text: str, *, is_json: bool = False) -> Grammar:
+    def _matched(self, text: str, asked: Format) -> Grammar:
         source = GrammarSource(text, self._built(), self.vocabulary.size)
-        return Grammar(source, source.matcher(), JsonEnding(self._json_closers()) if is_json else None)
+        return Grammar(source, source.matcher(), self._ending(asked))
+
+    def _ending(self, asked: Format) -> Ending | None:
+        match asked:
+            case CallFormat(is_json=False, closes=()):
+                return None
+            case CallFormat(is_json=False, closes=closes):
+                return MarkupEnding(self._json_closers(), tuple(close.encode() for close in closes))
+            case CallFormat() | JsonObject() | JsonSchema():
+                return JsonEnding(self._json_closers())
+            case Regex() | Choice() | Lark():
+                return None
 
     def _keep(self, asked: Format, grammar: Grammar) -> None:
         """Put it last, and let go of the first ones while there is too much."""
@@ -149,16 +163,12 @@ class GrammarCompiler:
             num_characters -= first.num_characters
 
 
-def _is_json(asked: Format) -> bool:
-    return asked.is_json if isinstance(asked, CallFormat) else isinstance(asked, JsonObject | JsonSchema)
-
-
-def _num_required(grammar: Grammar, *, is_json: bool) -> int:
-    """How many tokens a short text takes, in which JSON has only what it must; a guess where none is found."""
+def _num_required(grammar: Grammar) -> int:
+    """How many tokens a short text takes, with only what it must have; a guess where none is found."""
     walker, draw = grammar.start(0), Random(0)
     with suppress(InternalError):
         for num_tokens in range(_LONGEST_SHORT_TEXT):
             if walker.is_complete:
                 return num_tokens
             walker.advance(int(draw.choice(tokens_in(walker.allowed()))))
-    return _LONGEST_SHORT_TEXT if is_json else _USUAL_SHORT_TEXT
+    return _LONGEST_SHORT_TEXT if grammar.comes_to_its_end else _USUAL_SHORT_TEXT

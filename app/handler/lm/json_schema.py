@@ -113,7 +113,8 @@ def _subschemas(schema: Schema) -> Iterator[tuple[str, Schema]]:
 
 
 def _with_options(schema: Schema) -> Schema:
-    return schema | {_OPTIONS: {"whitespace_flexible": False}}
+    options: dict[str, Json] = {"whitespace_flexible": False}
+    return schema | {_OPTIONS: options}
 
 
 def _check_bounds(schema: Schema) -> None:

@@ -51,7 +51,7 @@ class RowSampler:
         return self._numbers
 
     def skip(self, tokens: list[int], size: int) -> None:
-        """Tokens, of a vocabulary of this size, have come without being drawn; to those after them it is all the same."""
+        """Tokens, of a vocabulary of this size, have come without being drawn; those after them do not notice."""
         for _ in tokens:
             self.next_numbers()
         self.penalties.count(tokens, size)

@@ -239,6 +239,16 @@ def test_heartbeats_are_whole_events() -> None:
         EVENT.validate_json(json.dumps(event), strict=True)
 
 
+def test_heartbeats_do_not_tell_the_end_before_it_is_kept() -> None:
+    stream = stream_of({})
+    stream.encode([Started(5), TextDelta("Hi"), ChoiceEnded("stop"), Finished(Usage(5))])
+    stream.complete()
+    assert stream.heartbeat().startswith(b":")
+    stream = stream_of({})
+    stream.fail(ModelUnavailable("x"))
+    assert stream.heartbeat().startswith(b":")
+
+
 def test_heartbeats_in_the_queue_of_the_background_say_so() -> None:
     stream = stream_of({"background": True})
     events = events_of(stream.begin() + stream.heartbeat() + stream.encode([Started(5)]))

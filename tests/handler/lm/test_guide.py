@@ -39,6 +39,7 @@ CUT = (
     "ought>\n\n",
     ">\n\n",
     ">)",
+    "><c",
 )
 SCHEMA = record(ok={"type": "boolean"}, mood={"enum": ["good", "bad"]})
 BOOLEAN = JsonSchema(json.dumps(record(ok={"type": "boolean"})), "tell")
@@ -445,13 +446,13 @@ class TestForcedCalls:
     @pytest.mark.parametrize("count", ["", "+"])
     def test_json_inside_of_markers_is_brought_to_its_end(self, speaker: Speaker, count: str) -> None:
         unbounded = JsonSchema(json.dumps(record(text={"type": "array", "items": {"type": "string"}})))
-        lark = f'start: call{count}\ncall: "[CALL]" schema_0 "</call>"'
+        lark = f'start: call{count}\ncall: "<call>" schema_0 "</call>"'
         for seed in range(20):
             guide = build(speaker, AnswerForm(CallFormat(lark, (unbounded,)), reasoning=reasoning(budget=9)), 120)
-            tokens, has_ended = speaker.say(guide, 120, seed, lambda text: text.startswith(b"["), 1.0)
+            tokens, has_ended = speaker.say(guide, 120, seed, lambda text: text.startswith(b"<"), 1.0)
             text = speaker.text(tokens)
             assert has_ended, text
-            for call in text.partition("</thought>")[2].split("[CALL]")[1:]:
+            for call in text.partition("</thought>")[2].split("<call>")[1:]:
                 assert is_valid(call.removesuffix("</call>"), {"type": "object", "required": ["text"]})
 
 

@@ -128,6 +128,13 @@ def test_a_row_that_is_taken_out_goes_on(form: CacheForm) -> None:
     assert_rows(form, cache, [[*prompt, 8] for prompt in prompts])
 
 
+def test_what_is_kept_of_a_row_is_no_larger_than_what_it_holds(form: CacheForm) -> None:
+    cache = fed(form, tokens_of(1, 5))
+    after(form, cache, [[7]])
+    assert cache.layers[0].arrays[0].shape[2] == WINDOW
+    assert {array.shape[2] for layer in cache.row(0).checkpoint() for array in layer.arrays} == {6}
+
+
 def test_rows_that_hold_nothing_yet(form: CacheForm) -> None:
     cache = BatchCache.of([form.new(), form.new()])
     cache.extend(BatchCache.of([form.new(), form.new()]))
