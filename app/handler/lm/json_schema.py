@@ -113,8 +113,8 @@ def _subschemas(schema: Schema) -> Iterator[tuple[str, Schema]]:
 
 
 def _with_options(schema: Schema) -> Schema:
-    options: dict[str, Json] = {"whitespace_flexible": False}
-    return schema | {_OPTIONS: options}
+    options: Schema = {_OPTIONS: {"whitespace_flexible": False}}
+    return schema | options
 
 
 def _check_bounds(schema: Schema) -> None:
