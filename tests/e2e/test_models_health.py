@@ -152,7 +152,9 @@ class TestDocuments:
         }
         for method, path in routes:
             reply = server.send(method.upper(), path.replace("{model_id}", "tiny/llama"))
-            assert reply.status_code in (200, 400), (method, path)
+            # Those that name an object find none.
+            expected = (404, 405) if "{" in path and "model_id" not in path else (200, 400)
+            assert reply.status_code in (*expected, 400), (method, path)
 
     def test_have_no_loose_ends(self, document: dict[str, Any]) -> None:
         references = set(re.findall(r"'\$ref': '#/([^']+)'", str(document)))

@@ -31,12 +31,13 @@ class TestMessages:
             ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "messages[0].content[0].text", "string"),
             ([{"role": "user", "content": "hello", "name": 5}], "messages[0].name", "string"),
             ([{"role": "wizard", "content": "hello"}], "messages[0].role", "wizard"),
-            ([{"role": "tool", "content": "4", "tool_call_id": "1"}], "messages[0].role", "'tool'"),
+            ([{"role": "tool", "content": "4", "tool_call_id": "1"}], "messages", "no assistant message makes"),
+            ([{"role": "tool", "content": "4"}], "messages[0].tool_call_id", "needs"),
             ([{"role": "function", "content": "4", "name": "f"}], "messages[0].role", "'function'"),
             (
                 [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "", "tool_calls": [{}]}],
-                "messages[1].tool_calls",
-                "not supported",
+                "messages[1].tool_calls[0].id",
+                "required",
             ),
             (
                 [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}],

@@ -14,6 +14,8 @@ from tests.e2e.wire import CHAT, chat
 FIELDS = ChatCompletionRequest.model_fields
 # One value of each JSON type; none of them asks for nothing in a field that is not supported.
 VALUES = (True, 7, 1.5, "text", [7], {"key": 7})
+TOOL = {"type": "function", "function": {"name": "f"}}
+CHOICE = {"type": "function", "function": {"name": "g"}}
 
 
 def json_types(annotation: Any) -> set[type]:
@@ -113,6 +115,11 @@ class TestFields:
             ({"dry_sequence_breakers": ["a"] * 65}, "dry_sequence_breakers", "64"),
             ({"dry_sequence_breakers": '["a", 5]'}, "dry_sequence_breakers", "list of strings"),
             ({"dry_sequence_breakers": "a"}, "dry_sequence_breakers", "list of strings"),
+            ({"tools": [{"type": "function"}]}, "tools[0].function", "missing"),
+            ({"tools": [{"type": "web_search"}]}, "tools[0].type", "'web_search'"),
+            ({"tool_choice": "required"}, "tool_choice", "no 'tools'"),
+            ({"tools": [TOOL], "tool_choice": CHOICE}, "tool_choice", "'g'"),
+            ({"reasoning_effort": "huge"}, "reasoning_effort", "'huge'"),
             ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs", "'messages'"),
             ({"chat_template_kwargs": {"number": 10**30}}, "chat_template_kwargs", "ints"),
             ({"chat_template_kwargs": {"add_generation_prompt": False}}, "chat_template_kwargs", "cannot set"),
@@ -126,12 +133,8 @@ class TestFields:
     @pytest.mark.parametrize(
         ("field", "value"),
         [
-            ("tools", [{"type": "function", "function": {"name": "f"}}]),
-            ("tool_choice", "required"),
             ("functions", [{"name": "f"}]),
             ("function_call", {"name": "f"}),
-            ("reasoning_effort", "high"),
-            ("store", True),
             ("modalities", ["audio"]),
             ("audio", {"voice": "alloy"}),
             ("prediction", {"type": "content", "content": "x"}),

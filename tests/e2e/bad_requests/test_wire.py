@@ -19,7 +19,7 @@ class TestRoutes:
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
         [
-            ("GET", CHAT, "POST"),
+            ("GET", "/v1/embeddings", "POST"),
             ("DELETE", CHAT, "POST"),
             ("PUT", "/v1/embeddings", "POST"),
             ("POST", "/v1/models", "GET"),

@@ -25,9 +25,9 @@ async def async_client(server: ServerProcess) -> AsyncIterator[AsyncOpenAI]:
 @pytest.fixture(scope="package")
 def single(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that works on one request at a time and reads prompts in small pieces, each silence short."""
-    arguments = ("--model-path", tiny_model, "--max-concurrency", 1, "--prefill-step-size", 16)
+    arguments = ("--model-path", tiny_model, "--max-concurrency", 1, "--prefill-step-size", 4)
     folder = tmp_path_factory.mktemp("single")
-    with ServerProcess(folder, *arguments, "--heartbeat-interval", 0.1, "--context-length", 3_000) as running:
+    with ServerProcess(folder, *arguments, "--heartbeat-interval", 0.02, "--context-length", 3_000) as running:
         yield running.wait_until_ready()
 
 

@@ -1,12 +1,17 @@
 """What a response goes on from: responses before it, items, conversations."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
-from tests.e2e.processes import ServerProcess
+from tests.e2e.processes import ServerProcess, eventually
 from tests.e2e.responses.asking import ENDLESS, FOX, GREEDY, RESPONSES, end_of, greedy, refusal
+
+
+def is_done(client: OpenAI, response_id: str) -> bool:
+    return client.responses.retrieve(response_id).status not in ("queued", "in_progress")
 
 
 class TestHistory:
@@ -181,6 +186,13 @@ class TestConversation:
         items = client.conversations.items.list(conversation.id).data
         # What was not done has left nothing.
         assert [item.type for item in items] == ["message", "message"]
+
+    def test_is_free_after_a_response_in_the_background(self, client: OpenAI) -> None:
+        conversation = client.conversations.create()
+        for _ in range(2):
+            reply = client.responses.create(**GREEDY, conversation=conversation.id, background=True)
+            eventually(partial(is_done, client, reply.id), "the response's end")
+        assert len(client.conversations.items.list(conversation.id).data) == 4
 
     def test_must_be_there_and_alone(self, server: ServerProcess) -> None:
         assert refusal(server, input="x", conversation="conv_x") == (404, "not_found", "conversation")
