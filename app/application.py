@@ -21,17 +21,21 @@ from app.api import (
     completions,
     embeddings,
     health,
+    images,
     index,
     kept_chat,
     messages,
     models,
     openai_errors,
+    speech,
     tokens,
+    transcriptions,
 )
 from app.api.responses import conversations
 from app.api.responses import routes as responses
 from app.api.responses.desk import ResponseDesk
 from app.api.responses.making import Workplace
+from app.core.image_shelf import ImageShelf
 from app.core.registry import Registry
 from app.core.store import Store
 from app.errors import ServerError
@@ -42,7 +46,7 @@ from app.middleware.tracking import TrackingMiddleware
 from app.settings import Settings
 
 _ROUTERS = (
-    *(chat, kept_chat, completions, responses, conversations, messages, embeddings),
+    *(chat, kept_chat, completions, responses, conversations, messages, embeddings, images, speech, transcriptions),
     *(tokens, models, anthropic_models, health, cache, index),
 )
 
@@ -65,6 +69,7 @@ def create_app(settings: Settings, registry: Registry, store: Store) -> FastAPI:
     app = FastAPI(title="mlx-openai-server", version=__version__, lifespan=lifespan, middleware=_layers(settings))
     app.state.registry = registry
     app.state.store = store
+    app.state.image_shelf = ImageShelf()
     app.state.response_desk = response_desk
     app.state.settings = settings
     app.add_exception_handler(HTTPException, _raise)

@@ -28,8 +28,13 @@ async def read_body(request: Request, model: type[ModelT]) -> ModelT:
 
 def read_query(request: Request, model: type[ModelT]) -> ModelT:
     """Read the query; of a name given twice the last value counts. Errors: InvalidRequest naming the parameter."""
+    return read_texts(dict(request.query_params), model)
+
+
+def read_texts(texts: dict[str, str], model: type[ModelT]) -> ModelT:
+    """Read fields that come as text, as queries and forms have them. Errors: InvalidRequest naming the field."""
     try:
-        return model.model_validate_strings(dict(request.query_params))
+        return model.model_validate_strings(texts)
     except ValidationError as error:
         raise _explained(error) from None
 

@@ -77,10 +77,13 @@ class StreamEncoder(Protocol):
 class UnaryReply(Response):
     """Runs the call to its end and replies in one piece; stops it when the client leaves."""
 
-    def __init__(self, call: Work, encode: Callable[[list[Event]], bytes]) -> None:
+    def __init__(
+        self, call: Work, encode: Callable[[list[Event]], bytes], media_type: str = "application/json"
+    ) -> None:
         super().__init__()
         self._call = call
         self._encode = encode
+        self._media_type = media_type
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = self._call
@@ -89,7 +92,7 @@ class UnaryReply(Response):
             async for batch in stream:
                 call.record.note(batch)
                 events += batch
-        await Response(self._encode(events), media_type="application/json")(scope, receive, send)
+        await Response(self._encode(events), media_type=self._media_type)(scope, receive, send)
 
 
 class StreamReply(Response):

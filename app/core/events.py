@@ -16,6 +16,14 @@ class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reasoning_tokens: int = 0
 
 
+class ImageUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What image requests count: tokens of the prompt, and patches of 16 x 16 pixels of the images in and out."""
+
+    text_tokens: int
+    source_tokens: int
+    image_tokens: int
+
+
 class Candidate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A token that the model could choose: its bytes, and the natural logarithm of its probability."""
 
@@ -127,6 +135,78 @@ class Embedded(msgspec.Struct, frozen=True, array_like=True, tag="e"):
     usage: Usage
 
 
+class Word(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A spoken word with its place in the recording; the space before it belongs to it."""
+
+    text: str
+    start_s: float
+    end_s: float
+    probability: float
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True, tag="g"):
+    """A piece of a recording and what is said there; `text` is empty where it turned out to be nothing.
+
+    `seek` is where the window begins that it was heard in, in hundredths of a second; the four numbers after the tokens
+    are those of the whole window. `words` only when asked for.
+    """
+
+    id: int
+    seek: int
+    start_s: float
+    end_s: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    words: list[Word] | None = None
+
+
+class Transcribed(msgspec.Struct, frozen=True, array_like=True, tag="w"):
+    """The last event of a transcription, after its `Segment`s and the text of them in `TextDelta`s.
+
+    `language` is the recording's, in English and small letters.
+    """
+
+    language: str
+    duration_s: float
+    usage: Usage
+
+
+class ImageProgress(msgspec.Struct, frozen=True, array_like=True, tag="i", gc=False):
+    """`step` of `num_steps` of a picture are done; pictures are counted from 0."""
+
+    image: int
+    step: int
+    num_steps: int
+
+
+class ImagePreview(msgspec.Struct, frozen=True, array_like=True, tag="q", gc=False):
+    """What a picture may become: a file of its format; the previews of one picture are counted from 0."""
+
+    image: int
+    number: int
+    data: bytes
+    size: tuple[int, int]
+
+
+class ImageMade(msgspec.Struct, frozen=True, array_like=True, tag="m", gc=False):
+    """A complete picture: a file of the format asked for, its width and height, and what it cost."""
+
+    image: int
+    data: bytes
+    size: tuple[int, int]
+    usage: ImageUsage
+
+
+class ImagesFinished(msgspec.Struct, frozen=True, array_like=True, tag="y", gc=False):
+    """The last event of an image request: every picture is made."""
+
+    usage: ImageUsage
+
+
 class Tokenized(msgspec.Struct, frozen=True, array_like=True, tag="n"):
     """The only event of a tokenize request; `pieces` only when asked for."""
 
@@ -138,6 +218,59 @@ class Detokenized(msgspec.Struct, frozen=True, array_like=True, tag="d", gc=Fals
     """The only event of a detokenize request."""
 
     text: str
+
+
+class TimedText(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A word or a phoneme, and where it is in the audio."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+class TimedViseme(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The shape of a mouth, by its number, and where it is in the audio."""
+
+    viseme: int
+    start_s: float
+    end_s: float
+
+
+class SpeechTimings(msgspec.Struct, frozen=True, array_like=True):
+    """Where things are in a piece of audio: each list covers it whole, one entry ends where the next starts."""
+
+    words: list[TimedText]
+    phonemes: list[TimedText]
+    visemes: list[TimedViseme]
+
+
+class AudioDelta(msgspec.Struct, frozen=True, array_like=True, tag="u"):
+    """A piece of speech: the bytes that follow in the file, possibly none; `timings` only when asked for."""
+
+    audio: bytes
+    timings: SpeechTimings | None = None
+
+
+class Spoken(msgspec.Struct, frozen=True, array_like=True, tag="v", gc=False):
+    """The last event of speech. Its usage counts phonemes in and frames of the model's out."""
+
+    sample_rate: int
+    num_samples: int
+    usage: Usage
+
+
+class Voice(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A voice of a model; the language is a code like en-US. None where the voice's name does not say it."""
+
+    id: str
+    language: str | None
+    gender: Literal["female", "male"] | None
+
+
+class VoicesListed(msgspec.Struct, frozen=True, array_like=True, tag="l"):
+    """The only event of a request for the voices."""
+
+    voices: list[Voice]
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="x"):
@@ -160,9 +293,20 @@ Event = (
     | ChoiceEnded
     | Finished
     | Embedded
+    | Segment
+    | Transcribed
+    | AudioDelta
+    | Spoken
+    | VoicesListed
+    | ImageProgress
+    | ImagePreview
+    | ImageMade
+    | ImagesFinished
     | Tokenized
     | Detokenized
     | Failed
 )
 # After one of these nothing more is said about a request.
-LastEvent = Finished | Embedded | Tokenized | Detokenized | Failed
+LastEvent = (
+    Finished | Embedded | Transcribed | Spoken | VoicesListed | ImagesFinished | Tokenized | Detokenized | Failed
+)

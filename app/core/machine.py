@@ -17,6 +17,8 @@ _SERVER_ONLY = frozenset({"API_KEY"})
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment a worker is started with, from the server's own."""
     environment = {name: value for name, value in environ.items() if name not in _SERVER_ONLY}
+    # The server's log has no use for progress bars.
+    environment.setdefault("TQDM_DISABLE", "1")
     # A dynamic loader variable can only be set before the process starts.
     if (library := openblas()) and "LD_PRELOAD" not in environment:
         environment["LD_PRELOAD"] = str(library)

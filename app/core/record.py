@@ -3,7 +3,20 @@
 import time
 from dataclasses import dataclass, field
 
-from app.core.events import Embedded, Event, Finished, ReasoningDelta, Started, TextDelta, ToolCallStarted, Usage
+from app.core.events import (
+    AudioDelta,
+    Embedded,
+    Event,
+    Finished,
+    ImagesFinished,
+    ReasoningDelta,
+    Spoken,
+    Started,
+    TextDelta,
+    ToolCallStarted,
+    Transcribed,
+    Usage,
+)
 from app.errors import ServerError
 
 
@@ -30,13 +43,18 @@ class RequestRecord:
         """Take what the access line shows from a batch of events."""
         for event in events:
             match event:
-                case TextDelta() | ReasoningDelta() | ToolCallStarted() if self.first_token_at is None:
+                case TextDelta() | ReasoningDelta() | ToolCallStarted() | AudioDelta() if self.first_token_at is None:
                     self.first_token_at = time.monotonic()
                 case Started(prompt_tokens, cached_tokens):
                     self.usage = Usage(prompt_tokens, 0, cached_tokens)
-                case Finished(usage) | Embedded(_, usage):
+                case Finished(usage) | Embedded(_, usage) | Spoken(_, _, usage):
                     self.usage = usage
                     self.finished_at = time.monotonic()
+                # The text of a window comes all at once: that tells no speed.
+                case Transcribed(_, _, usage):
+                    self.usage = usage
+                case ImagesFinished(usage):
+                    self.usage = Usage(usage.text_tokens + usage.source_tokens, usage.image_tokens)
                 case _:
                     pass
 

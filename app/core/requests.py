@@ -7,6 +7,9 @@ import msgspec
 from app.core.conversation import Conversation, RawPrompt
 from app.core.output_format import OutputFormat
 
+ImageFormat = Literal["png", "jpeg", "webp"]
+ImageEffort = Literal["low", "medium", "high"]
+
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the next token is drawn; None leaves the choice to the model's own defaults.
@@ -74,15 +77,102 @@ class DetokenizeRequest(msgspec.Struct, frozen=True, tag="detokenize"):
     tokens: list[int]
 
 
+class TranscriptionRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="transcribe"):
+    """Write down what is said in a recording, in its language or in English.
+
+    `audio` is a file as it came, `language` a code or an English name, found out where it is None. The temperature is
+    0 at first and raised while the text of a window fails the thresholds, unless one is given. `clip` is where in the
+    recording to begin and to end, in seconds. The options and their defaults are those of OpenAI's whisper.
+    """
+
+    audio: bytes
+    into_english: bool = False
+    language: str | None = None
+    prompt: str | None = None
+    temperature: float | None = None
+    best_of: int | None = None
+    has_words: bool = False
+    condition_on_previous_text: bool = True
+    compression_ratio_threshold: float = 2.4
+    logprob_threshold: float = -1.0
+    no_speech_threshold: float = 0.6
+    clip: tuple[float, float | None] = (0.0, None)
+
+
+AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+
+
+class SpeechRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="speak"):
+    """Say a text aloud.
+
+    A voice or language of None is the model's choice. Where `is_streamed` the audio comes in pieces that can be played
+    while the rest is made, else as one file. The same `seed` makes the same audio.
+    """
+
+    text: str
+    voice: str | None = None
+    audio_format: AudioFormat = "mp3"
+    speed: float = 1.0
+    language: str | None = None
+    is_streamed: bool = False
+    has_timings: bool = False
+    seed: int = 0
+
+
+class VoicesRequest(msgspec.Struct, frozen=True, tag="voices"):
+    """Say which voices there are; it waits for no speech."""
+
+
+class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="image"):
+    """Make pictures of a text, or of a text and other pictures (`sources`: files as they came).
+
+    What is None is the model's own choice; the sizes are width and height in pixels. The seed is the first picture's,
+    each further one has the next. `mask` is a file that marks what of the first source may change. `num_previews`
+    pictures are shown before each is complete. `compression` is from 0 to 100, of a JPEG or WebP file.
+    """
+
+    prompt: str
+    seed: int
+    num_images: int = 1
+    size: tuple[int, int] | None = None
+    num_steps: int | None = None
+    effort: ImageEffort = "medium"
+    guidance: float | None = None
+    negative_prompt: str | None = None
+    sources: tuple[bytes, ...] = ()
+    mask: bytes | None = None
+    file_format: ImageFormat = "png"
+    compression: int | None = None
+    num_previews: int = 0
+
+
 # Answered from the tokenizer alone, in a line of their own: they wait for no generation.
 TokenRequest = TokenizeRequest | DetokenizeRequest
-Request = GenerationRequest | EmbeddingRequest | TokenRequest
-Kind = Literal["lm", "embeddings"]
+Request = (
+    GenerationRequest
+    | EmbeddingRequest
+    | TranscriptionRequest
+    | SpeechRequest
+    | VoicesRequest
+    | ImageRequest
+    | TokenRequest
+)
+Kind = Literal["lm", "embeddings", "whisper", "speech", "images"]
 
 KIND_OF_REQUEST: dict[type[Request], Kind] = {
     GenerationRequest: "lm",
     EmbeddingRequest: "embeddings",
+    TranscriptionRequest: "whisper",
+    SpeechRequest: "speech",
+    VoicesRequest: "speech",
+    ImageRequest: "images",
     TokenizeRequest: "lm",
     DetokenizeRequest: "lm",
 }
-ENDPOINT_OF_KIND: dict[Kind, str] = {"lm": "/v1/chat/completions", "embeddings": "/v1/embeddings"}
+ENDPOINT_OF_KIND: dict[Kind, str] = {
+    "lm": "/v1/chat/completions",
+    "embeddings": "/v1/embeddings",
+    "whisper": "/v1/audio/transcriptions",
+    "speech": "/v1/audio/speech",
+    "images": "/v1/images/generations",
+}

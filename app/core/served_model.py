@@ -13,14 +13,14 @@ from app.core import frames
 from app.core.admission import Admission
 from app.core.event_stream import EventStream
 from app.core.record import RequestRecord
-from app.core.requests import ENDPOINT_OF_KIND, KIND_OF_REQUEST, Kind, Request, TokenRequest
+from app.core.requests import ENDPOINT_OF_KIND, KIND_OF_REQUEST, Kind, Request, TokenRequest, VoicesRequest
 from app.core.worker_process import WorkerProcess
 from app.errors import InvalidRequest, ModelLoadError, ModelUnavailable, RequestTimeout, ServerError
 from app.settings import ModelSpec
 
 State = Literal["loading", "ready", "restarting", "failed", "stopped"]
 
-DEFAULT_CONCURRENCY: dict[Kind, int] = {"lm": 16, "embeddings": 16}
+DEFAULT_CONCURRENCY: dict[Kind, int] = {"lm": 16, "embeddings": 16, "whisper": 1, "speech": 1, "images": 1}
 # The worker answers them one after the other: two keep it busy, and the others wait here, fairly.
 _TOKEN_REQUESTS_AT_ONCE = 2
 _FIRST_BACKOFF_S = 0.2
@@ -120,8 +120,8 @@ class ServedModel:
             self.num_leases -= 1
 
     def _line_of(self, request: Request) -> Admission:
-        """Who only asks for tokens does not wait for those who generate."""
-        return self._token_admission if isinstance(request, TokenRequest) else self.admission
+        """Who only asks for tokens or voices does not wait for those who generate."""
+        return self._token_admission if isinstance(request, TokenRequest | VoicesRequest) else self.admission
 
     def _close_admission(self) -> None:
         self.admission.close()

@@ -8,7 +8,14 @@ from app.errors import ModelLoadError
 
 _EMBEDDING_FILES = ("modules.json", "config_sentence_transformers.json", "1_Pooling")
 _EMBEDDING_TYPES = frozenset({"bert", "modernbert", "xlm-roberta", "nomic_bert", "gemma3_text_embedding"})
-_SUPPORTED: dict[str, Kind] = {"lm": "lm", "embeddings": "embeddings"}
+_SUPPORTED: dict[str, Kind] = {
+    "lm": "lm",
+    "embeddings": "embeddings",
+    "whisper": "whisper",
+    "tts": "speech",
+    "image-generation": "images",
+    "image-edit": "images",
+}
 
 
 def kind_of(folder: Path, asked: str | None) -> Kind:
@@ -16,15 +23,22 @@ def kind_of(folder: Path, asked: str | None) -> Kind:
 
     Errors: ModelLoadError when the folder is no model, or one of a kind that this version does not serve.
     """
-    config = _config(folder)
+    config = {} if _holds_images(folder) else _config(folder)
     found = asked or _detect(folder, config)
+    if _SUPPORTED.get(found) == "images" and not _holds_images(folder):
+        raise ModelLoadError(f"'{folder}' holds no image model: it has no folders 'transformer' and 'vae'.")
     if kind := _SUPPORTED.get(found):
         return kind
     raise ModelLoadError(f"'{folder.name}' is a model of kind {found}, which this version does not serve yet.")
 
 
 def _detect(folder: Path, config: dict[str, object]) -> str:
+    if _holds_images(folder):
+        return "image-generation"
     model_type = config.get("model_type")
+    # Older conversions of Kokoro name no model_type; it has mel bands, too.
+    if model_type == "kokoro" or {"istftnet", "plbert"} <= config.keys():
+        return "tts"
     if model_type == "whisper" or "n_mels" in config:
         return "whisper"
     if "vision_config" in config or "audio_config" in config:
@@ -34,6 +48,11 @@ def _detect(folder: Path, config: dict[str, object]) -> str:
     if model_type is None:
         raise ModelLoadError(f"config.json in '{folder}' names no model_type; it is not a model this server can load.")
     return "lm"
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether it is laid out as diffusers' and mflux's folders are: a folder for each part of the model."""
+    return (folder / "model_index.json").exists() or all((folder / part).is_dir() for part in ("transformer", "vae"))
 
 
 def _config(folder: Path) -> dict[str, object]:

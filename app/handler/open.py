@@ -7,6 +7,7 @@ from app.core.requests import Kind
 from app.errors import ModelLoadError
 from app.handler import device
 from app.handler.base import AnyHandler, Emit
+from app.handler.flux.models import with_repository
 from app.handler.kind import kind_of
 from app.handler.source import resolve
 from app.settings import ModelSpec
@@ -17,10 +18,11 @@ def open_handler(spec: ModelSpec, cache_dir: Path, emit: Emit, say: Callable[[st
 
     `say` gets sentences about the progress. Errors: ModelLoadError.
     """
+    spec = with_repository(spec)
     folder = resolve(spec.model_path, cache_dir, say)
     if spec.draft_model_path is not None:
         spec = spec.model_copy(update={"draft_model_path": str(resolve(spec.draft_model_path, cache_dir, say))})
-    kind = kind_of(folder, spec.model_type)
+    kind = kind_of(folder, spec.model_type or (spec.config_name and "image-generation"))
     handler = _handler_class(kind)
     device.prepare_process()
     return handler(folder, spec, emit)
@@ -38,6 +40,18 @@ def _handler_class(kind: Kind) -> type[AnyHandler]:
                 from app.handler.embeddings import EmbeddingsHandler
 
                 return EmbeddingsHandler
+            case "whisper":
+                from app.handler.whisper.handler import WhisperHandler
+
+                return WhisperHandler
+            case "speech":
+                from app.handler.speech.handler import SpeechHandler
+
+                return SpeechHandler
+            case "images":
+                from app.handler.flux.handler import FluxHandler
+
+                return FluxHandler
     except ImportError as error:
         raise ModelLoadError(
             f"Models of kind {kind} need a library that is not installed ({error.name}): "

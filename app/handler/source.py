@@ -34,6 +34,8 @@ HUB_FILES: Final = (
 )
 # The layers that some embedding models have behind their pooling.
 DENSE_FILES: Final = "*_Dense/model.safetensors"
+# What mlx_whisper's converter writes.
+WHISPER_FILES: Final = ("weights.safetensors", "weights.npz")
 
 
 def resolve(model_path: str, cache_dir: Path, say: Callable[[str], None]) -> Path:
@@ -64,7 +66,7 @@ def _is_a_path(model_path: str) -> bool:
 def _download(model_id: str, say: Callable[[str], None]) -> Path:
     say(f"fetching {model_id} from the Hugging Face hub")
     try:
-        return Path(snapshot_download(model_id, allow_patterns=[*HUB_FILES, DENSE_FILES]))
+        return Path(snapshot_download(model_id, allow_patterns=[*HUB_FILES, DENSE_FILES, *WHISPER_FILES]))
     except (HfHubHTTPError, HFValidationError, IncompleteSnapshotError, httpx.HTTPError, OSError) as error:
         raise ModelLoadError(_advice(model_id, error)) from error
 

@@ -12,6 +12,7 @@ from app.settings.model import MODEL_KNOBS, SAMPLE_MODEL, Fields, ModelSpec
 from app.settings.sources import Given, Source, build, environment, environment_file, flag_values, pick, resolved
 from app.settings.types import (
     ApiKey,
+    ConfigName,
     Count,
     Host,
     LogLevel,
@@ -22,8 +23,8 @@ from app.settings.types import (
     Seconds,
     SecondsOrZero,
     api_keys,
+    comma_lists,
     not_a_folder,
-    origins,
 )
 from app.settings.yaml_file import YamlFile, read_yaml
 
@@ -31,6 +32,7 @@ __all__ = [
     "MODEL_KNOBS",
     "SAMPLE_MODEL",
     "SERVER_KNOBS",
+    "ConfigName",
     "ModelSpec",
     "ModelType",
     "Settings",
@@ -88,7 +90,7 @@ class Settings(Fields):
     ] = False
     allowed_origins: Annotated[
         tuple[Origin, ...],
-        origins,
+        comma_lists,
         Knob(
             "Network and access",
             "Web pages that may call the server (CORS); several may be given.",
@@ -129,13 +131,15 @@ class Settings(Fields):
             example="~/.local/share/mlx-openai-server/store.sqlite3",
         ),
     ] = Field(default_factory=_user_store_path)
-    store_in_memory: Annotated[bool, Knob("Files", "Keep them in memory only.")] = False
-    store_ttl: Annotated[Seconds, Knob("Files", "How long they are kept after their last use.", "SECONDS")] = 3600
+    store_in_memory: Annotated[bool, Knob("Files", "Keep what is stored in memory only.")] = False
+    store_ttl: Annotated[
+        Seconds, Knob("Files", "How long a stored response or conversation is kept after its last use.", "SECONDS")
+    ] = 3600
     store_max_bytes: Annotated[
         NumBytes,
         Knob(
             "Files",
-            "Most bytes of them; beyond, those go that were used longest ago.",
+            "Most bytes that are stored; what was used longest ago goes first.",
             "SIZE",
             default="1GiB",
             example="1GiB",
@@ -145,7 +149,7 @@ class Settings(Fields):
         Path | None,
         Knob(
             "Files",
-            "Folder where each becomes a JSON file when its time is over.",
+            "Folder for what is stored when its time is over: a JSON file for each response or conversation.",
             "PATH",
             default="none",
             example="conversation_logs",

@@ -17,17 +17,13 @@ TOPICS: tuple[Topic, ...] = get_args(Topic)
 NOT_YET = frozenset(
     {
         "adapter_path",
-        "config_name",
         "decode_concurrency",
         "disable_auto_resize",
         "enable_auto_tool_choice",
-        "lora_paths",
-        "lora_scales",
         "message_converter",
         "on_demand",
         "on_demand_idle_timeout",
         "prompt_concurrency",
-        "quantize",
     }
 )
 

@@ -7,11 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from app.settings.knobs import Knob, knobs_of
 from app.settings.types import (
+    ConfigName,
     Count,
     CountOrZero,
     KvBits,
     KvGroupSize,
     KvStart,
+    LoraScale,
     ModelPath,
     ModelType,
     NumBytes,
@@ -25,6 +27,8 @@ from app.settings.types import (
     SomeShare,
     Temperature,
     Text,
+    WeightBits,
+    comma_lists,
     existing_file,
 )
 
@@ -130,6 +134,42 @@ class ModelSpec(Fields):
     num_draft_tokens: Annotated[
         Annotated[int, Field(ge=1, le=16)], Knob("Models", "Tokens that it guesses ahead.", "N")
     ] = 2
+    config_name: Annotated[
+        ConfigName | None,
+        Knob(
+            "Models",
+            "Which image model a folder holds, where its files and its name do not say: flux-dev, qwen-image ...",
+            "NAME",
+            default="detected from the model's folder",
+            example="flux-dev",
+        ),
+    ] = None
+    quantize: Annotated[
+        WeightBits | None,
+        Knob(
+            "Models",
+            "Bits to which an image model's weights are rounded while it is loaded: 3, 4, 5, 6 or 8.",
+            "N",
+            default="as they are stored",
+            example="8",
+        ),
+    ] = None
+    lora_paths: Annotated[
+        tuple[Text, ...],
+        comma_lists,
+        Knob(
+            "Models",
+            "LoRA file of an image model; several may be given.",
+            "PATH",
+            default="none",
+            example="style.safetensors",
+        ),
+    ] = ()
+    lora_scales: Annotated[
+        tuple[LoraScale, ...],
+        comma_lists,
+        Knob("Models", "Strength of each LoRA, in their order.", "X", default="1 for each", example="0.8"),
+    ] = ()
     context_length: Annotated[
         Count | None,
         Knob("Limits", "Longest context of the model.", "TOKENS", default="the model's own limit", example="8192"),
@@ -141,7 +181,7 @@ class ModelSpec(Fields):
             "Requests that a model works on at once.",
             "N",
             names=("max_concurrency", "max_concurrent_requests"),
-            default="16",
+            default="16, for speech to text 1",
             example="16",
         ),
     ] = None
@@ -157,6 +197,18 @@ class ModelSpec(Fields):
         SecondsOrZero,
         Knob("Limits", "Longest life of a request, waiting and generating; 0 for no limit.", "SECONDS"),
     ] = 300
+    max_audio_seconds: Annotated[
+        Seconds,
+        Knob("Limits", "Longest recording that is transcribed; a longer one is refused (400).", "SECONDS"),
+    ] = 7200
+    max_image_pixels: Annotated[
+        Count,
+        Knob("Limits", "Most pixels of an image that is made, width times height.", "N"),
+    ] = 2048 * 2048
+    max_input_pixels: Annotated[
+        Count,
+        Knob("Limits", "Most pixels of an image that a client sends; one with more is refused (400).", "N"),
+    ] = 50_000_000
     prefill_step_size: Annotated[
         Count,
         Knob("Limits", "Prompt tokens read between two steps of the running requests.", "TOKENS"),
@@ -175,7 +227,7 @@ class ModelSpec(Fields):
         Annotated[int, Field(ge=16, le=2**31 - 1)] | None,
         Knob(
             "Limits",
-            "Tokens that each token looks back on: the first 4 and the latest; those between take no memory.",
+            "Tokens that a token looks back on, the first 4 and the latest; the KV cache of a request grows no larger.",
             "TOKENS",
             default="none, all of them",
             example="4096",
@@ -185,18 +237,25 @@ class ModelSpec(Fields):
         KvBits | None,
         Knob(
             "Limits",
-            "Bits of each number in the KV caches, of running requests and of the prompt cache: 4, 6 or 8.",
+            "Bits of each number in the KV caches, of running requests and of prompts kept: 8 or 6, or 4 (less exact).",
             "N",
             default="those of the weights",
             example="8",
         ),
     ] = None
-    kv_group_size: Annotated[KvGroupSize, Knob("Limits", "Numbers that share a scale there: 32, 64 or 128.", "N")] = 64
+    kv_group_size: Annotated[
+        KvGroupSize,
+        Knob(
+            "Limits",
+            "Numbers that share a scale there: 32, 64 or 128; it must divide the size of the model's heads.",
+            "N",
+        ),
+    ] = 64
     quantized_kv_start: Annotated[
         KvStart | None,
         Knob(
             "Limits",
-            "Token of a request with which that begins: only 0, for requests of any length share a batch.",
+            "Token of a request with which few bits begin: only 0, for requests of any length share a batch.",
             "N",
             default="0",
             example="0",

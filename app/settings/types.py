@@ -14,6 +14,23 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 ReasoningMode = Literal["separate", "inline", "strip"]
 ModelType = Literal["lm", "multimodal", "embeddings", "whisper", "image-generation", "image-edit", "tts"]
 
+ConfigName = Literal[
+    "flux-dev",
+    "flux-schnell",
+    "flux-krea-dev",
+    "flux-kontext-dev",
+    "flux-fill-dev",
+    "qwen-image",
+    "qwen-image-edit",
+    "z-image-turbo",
+    "fibo",
+    "fibo-edit",
+    "flux2-klein-4b",
+    "flux2-klein-9b",
+    "flux2-klein-4b-edit",
+    "flux2-klein-9b-edit",
+]
+
 _SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -39,6 +56,8 @@ def _comma_list(value: object) -> object:
 
 def _comma_lists(value: object) -> object:
     """The same, where the items of a list may be comma lists themselves (a repeated flag)."""
+    if isinstance(value, int | float):
+        return [value]
     if not isinstance(value, list | tuple):
         return _comma_list(value)
     parts = [_comma_list(item) for item in cast("list[object]", value)]
@@ -107,12 +126,14 @@ _MAX_INT = 2**31 - 1
 _YEAR_S = 31_536_000
 
 KvBits = Annotated[int, _one_of(4, 6, 8)]
+WeightBits = Annotated[int, _one_of(3, 4, 5, 6, 8)]
 KvStart = Annotated[int, _one_of(0)]
 KvGroupSize = Annotated[int, _one_of(32, 64, 128)]
 Text = Annotated[str, Field(min_length=1)]
 ModelPath = Annotated[Text, AfterValidator(os.path.expanduser)]
 Count = Annotated[int, Field(ge=1, le=_MAX_INT)]
 CountOrZero = Annotated[int, Field(ge=0, le=_MAX_INT)]
+LoraScale = Annotated[float, Field(ge=-10, le=10)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SomeShare = Annotated[float, Field(gt=0, le=1)]
@@ -127,7 +148,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
 # These are written around their whole field, so that the field still shows its plain type (see app.settings.knobs).
 api_keys = BeforeValidator(_comma_list)
-origins = BeforeValidator(_comma_lists)
+comma_lists = BeforeValidator(_comma_lists)
 existing_file = AfterValidator(_existing_file)
 not_a_folder = AfterValidator(_not_a_folder)
 Origin = Annotated[str, AfterValidator(_origin)]

@@ -1,12 +1,12 @@
 """The calls of an answer as they are read, in pieces."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from app.text.offered import OfferedTool
 from app.text.pieces import CallArguments, CallEnded, CallStarted, Piece
-from app.text.source import Broken, Source
+from app.text.source import Broken, Reading, Source
 
 _NAME: Final = re.compile(r"[A-Za-z_][\w.\-/]{0,127}")
 
@@ -80,3 +80,23 @@ class Calls:
         if fragment := "".join(self._fragments):
             self._pieces.append(CallArguments(fragment))
         self._fragments.clear()
+
+
+def another_follows(source: Source, begins: Callable[[str], bool], *, is_list: bool) -> Reading[bool]:
+    """Whether another call, of which the first character `begins`, follows one that has ended.
+
+    What separates the two is read then; where none follows, the end of a list.
+    """
+    place = source.place
+    char = yield from source.skip_space()
+    if char in (",", ";"):
+        source.at += 1
+        char = yield from source.skip_space()
+    if char and begins(char):
+        return True
+    if is_list and char == "]":
+        source.at += 1
+        source.mark()
+    else:
+        source.rewind(place)
+    return False

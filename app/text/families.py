@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from app.text import json_formats, literal_formats, message_formats, tag_formats
+from app.text import literal_formats, message_formats, tag_formats
 from app.text.family import Family, Reasoning, Region
 from app.text.json_calls import JsonCalls
 
@@ -42,13 +42,13 @@ _MUSE_NOISE: Final = ("<|eom|>", "<|eot|>", "<atem:function_calls>", "</atem:fun
 
 
 def _hermes(
-    name: str, *noise: str, reasoning: Reasoning | None = _THINK, region: Region = json_formats.HERMES
+    name: str, *noise: str, reasoning: Reasoning | None = _THINK, region: Region = literal_formats.HERMES
 ) -> Family:
     return Family(name=name, regions=(region,), reasoning=reasoning, noise=noise or _CHATML)
 
 
 def _functions(name: str, region: Region, *noise: str, reasoning: Reasoning = _THINK) -> Family:
-    return Family(name=name, regions=(region, json_formats.HERMES), reasoning=reasoning, noise=noise or _CHATML)
+    return Family(name=name, regions=(region, literal_formats.HERMES), reasoning=reasoning, noise=noise or _CHATML)
 
 
 _ALL: Final = (
@@ -58,7 +58,7 @@ _ALL: Final = (
     _hermes("qwq"),
     _hermes("hermes3"),
     _hermes("granite4", *_GRANITE_END),
-    _hermes("smollm3", region=json_formats.HERMES_ON_ONE_LINE),
+    _hermes("smollm3", region=literal_formats.HERMES_ON_ONE_LINE),
     _hermes("mimo-vl"),
     _hermes("ernie4.5-thinking", "<response>", "</response>", "</s>"),
     _hermes("bielik"),
@@ -93,7 +93,7 @@ _ALL: Final = (
     ),
     Family(
         name="minimax-m1",
-        regions=(Region(open="<tool_calls>\n", body=json_formats.LINES_OF_JSON, close="\n</tool_calls>"),),
+        regions=(Region(open="<tool_calls>\n", body=literal_formats.LINES_OF_JSON, close="\n</tool_calls>"),),
         reasoning=_THINK,
         noise=("<end_of_sentence>",),
     ),
@@ -118,8 +118,8 @@ _ALL: Final = (
         frame=message_formats.MUSE,
         noise=_MUSE_NOISE,
     ),
-    Family(name="kimi-k2", regions=(json_formats.KIMI,), reasoning=_THINK, noise=_KIMI_NOISE),
-    Family(name="kimi-k2-thinking", regions=(json_formats.KIMI,), reasoning=_THINK, noise=_KIMI_NOISE),
+    Family(name="kimi-k2", regions=(literal_formats.KIMI,), reasoning=_THINK, noise=_KIMI_NOISE),
+    Family(name="kimi-k2-thinking", regions=(literal_formats.KIMI,), reasoning=_THINK, noise=_KIMI_NOISE),
     Family(
         name="kimi-k3",
         regions=tag_formats.KIMI_K3,
@@ -129,31 +129,31 @@ _ALL: Final = (
     _hermes("kimi-vl-thinking", "<|im_end|>", reasoning=Reasoning("◁think▷", "◁/think▷")),
     Family(
         name="deepseek-r1",
-        regions=(json_formats.DEEPSEEK_FENCED, json_formats.DEEPSEEK_PLAIN),
+        regions=(literal_formats.DEEPSEEK_FENCED, literal_formats.DEEPSEEK_PLAIN),
         reasoning=_THINK,
         noise=_DEEPSEEK_END,
     ),
     Family(
         name="deepseek-v3",
-        regions=(json_formats.DEEPSEEK_FENCED, json_formats.DEEPSEEK_PLAIN),
+        regions=(literal_formats.DEEPSEEK_FENCED, literal_formats.DEEPSEEK_PLAIN),
         reasoning=_THINK,
         noise=_DEEPSEEK_END,
     ),
     Family(
         name="deepseek-v3.1",
-        regions=(json_formats.DEEPSEEK_PLAIN, json_formats.DEEPSEEK_FENCED),
+        regions=(literal_formats.DEEPSEEK_PLAIN, literal_formats.DEEPSEEK_FENCED),
         reasoning=_THINK,
         noise=_DEEPSEEK_END,
     ),
     Family(
         name="mistral-v3",
-        regions=(json_formats.MISTRAL_LIST, json_formats.MISTRAL[0]),
+        regions=(literal_formats.MISTRAL_LIST, literal_formats.MISTRAL[0]),
         reasoning=_MISTRAL_THINK,
         noise=("</s>",),
     ),
-    Family(name="mistral-v13", regions=json_formats.MISTRAL, reasoning=_MISTRAL_THINK, noise=("</s>",)),
-    Family(name="mistral-v11-callid", regions=json_formats.MISTRAL_IDS, reasoning=_MISTRAL_THINK, noise=("</s>",)),
-    Family(name="ministral3-reasoning", regions=json_formats.MISTRAL, reasoning=_MISTRAL_THINK, noise=("</s>",)),
+    Family(name="mistral-v13", regions=literal_formats.MISTRAL, reasoning=_MISTRAL_THINK, noise=("</s>",)),
+    Family(name="mistral-v11-callid", regions=literal_formats.MISTRAL_IDS, reasoning=_MISTRAL_THINK, noise=("</s>",)),
+    Family(name="ministral3-reasoning", regions=literal_formats.MISTRAL, reasoning=_MISTRAL_THINK, noise=("</s>",)),
     Family(
         name="gpt-oss",
         regions=(message_formats.HARMONY_CALL,),
@@ -163,60 +163,62 @@ _ALL: Final = (
     ),
     Family(
         name="solar-open",
-        regions=(json_formats.SOLAR,),
+        regions=(literal_formats.SOLAR,),
         reasoning=Reasoning("<|think|>", "<|end|>"),
         noise=_SOLAR_NOISE,
     ),
-    Family(name="command-r7b", regions=(json_formats.COHERE,), reasoning=_COHERE_THINK, noise=_COHERE_NOISE),
-    Family(name="command-a2-moe", regions=(json_formats.COHERE,), reasoning=_COHERE_THINK, noise=_COHERE_NOISE),
-    Family(name="command-r-plus", regions=json_formats.COHERE_ACTIONS, noise=("<|END_OF_TURN_TOKEN|>",)),
-    Family(name="granite3", regions=json_formats.GRANITE, noise=_GRANITE_END),
+    Family(name="command-r7b", regions=(literal_formats.COHERE,), reasoning=_COHERE_THINK, noise=_COHERE_NOISE),
+    Family(name="command-a2-moe", regions=(literal_formats.COHERE,), reasoning=_COHERE_THINK, noise=_COHERE_NOISE),
+    Family(name="command-r-plus", regions=literal_formats.COHERE_ACTIONS, noise=("<|END_OF_TURN_TOKEN|>",)),
+    Family(name="granite3", regions=literal_formats.GRANITE, noise=_GRANITE_END),
     Family(
         name="granite3.3-thinking",
-        regions=json_formats.GRANITE,
+        regions=literal_formats.GRANITE,
         reasoning=_THINK,
         noise=("<response>", "</response>", *_GRANITE_END),
     ),
-    Family(name="granite3.2-thinking", regions=json_formats.GRANITE, reasoning=_GRANITE_THINK, noise=_GRANITE_END),
+    Family(name="granite3.2-thinking", regions=literal_formats.GRANITE, reasoning=_GRANITE_THINK, noise=_GRANITE_END),
     Family(
         name="granite-20b-fc", regions=(Region(open="<function_call> ", body=JsonCalls()),), noise=("<|endoftext|>",)
     ),
-    Family(name="phi4-mini", regions=(json_formats.PHI, json_formats.FUNCTOOLS), noise=("<|end|>",)),
-    Family(name="phi4-mini-functools", regions=(json_formats.FUNCTOOLS, json_formats.PHI), noise=("<|end|>",)),
+    Family(name="phi4-mini", regions=(literal_formats.PHI, literal_formats.FUNCTOOLS), noise=("<|end|>",)),
+    Family(name="phi4-mini-functools", regions=(literal_formats.FUNCTOOLS, literal_formats.PHI), noise=("<|end|>",)),
     Family(
         name="apertus",
-        regions=(json_formats.APERTUS,),
+        regions=(literal_formats.APERTUS,),
         reasoning=Reasoning("<|inner_prefix|>", "<|inner_suffix|>"),
         noise=("<|assistant_end|>",),
     ),
     Family(
         name="nemotron-nano-v2",
-        regions=(Region(open="<TOOLCALL>", body=json_formats.LIST, close="</TOOLCALL>"),),
+        regions=(Region(open="<TOOLCALL>", body=literal_formats.LIST, close="</TOOLCALL>"),),
         reasoning=_THINK,
         noise=("<SPECIAL_12>",),
     ),
     Family(
         name="hunyuan-a13b",
-        regions=(json_formats.TOOL_CALLS,),
+        regions=(literal_formats.TOOL_CALLS,),
         reasoning=_THINK,
         noise=("<answer>", "</answer>", "助手：", "<|eos|>"),
     ),
-    Family(name="jamba", regions=(json_formats.TOOL_CALLS,), noise=("<|eom|>", "<|endoftext|>")),
-    Family(name="apriel1.5", regions=(json_formats.TOOL_CALLS,), reasoning=_APRIEL_THINK, noise=_APRIEL_NOISE),
-    Family(name="apriel1.6", regions=(json_formats.TOOL_CALLS,), reasoning=_APRIEL_THINK, noise=_APRIEL_NOISE),
-    Family(name="internlm2", regions=(json_formats.INTERNLM,), noise=_CHATML),
+    Family(name="jamba", regions=(literal_formats.TOOL_CALLS,), noise=("<|eom|>", "<|endoftext|>")),
+    Family(name="apriel1.5", regions=(literal_formats.TOOL_CALLS,), reasoning=_APRIEL_THINK, noise=_APRIEL_NOISE),
+    Family(name="apriel1.6", regions=(literal_formats.TOOL_CALLS,), reasoning=_APRIEL_THINK, noise=_APRIEL_NOISE),
+    Family(name="internlm2", regions=(literal_formats.INTERNLM,), noise=_CHATML),
     Family(
-        name="gigachat3", regions=(json_formats.GIGACHAT, json_formats.GIGACHAT_OLD), noise=("<|message_sep|>", "</s>")
+        name="gigachat3",
+        regions=(literal_formats.GIGACHAT, literal_formats.GIGACHAT_OLD),
+        noise=("<|message_sep|>", "</s>"),
     ),
-    Family(name="gigachat3-10b", regions=(json_formats.GIGACHAT_OLD, json_formats.GIGACHAT), noise=("</s>",)),
+    Family(name="gigachat3-10b", regions=(literal_formats.GIGACHAT_OLD, literal_formats.GIGACHAT), noise=("</s>",)),
     Family(name="llama4-pythonic", regions=literal_formats.LLAMA4, noise=("<|eot|>", "<|eom|>")),
     Family(name="llama3.2-pythonic", regions=literal_formats.LLAMA_PYTHONIC, noise=_LLAMA),
     Family(name="gemma3-pythonic", regions=literal_formats.GEMMA_PYTHONIC, noise=_GEMMA_END),
     Family(name="lfm2", regions=literal_formats.LFM, reasoning=_THINK, noise=_CHATML),
     Family(name="olmo3", regions=(literal_formats.OLMO,), reasoning=_THINK, noise=_CHATML),
-    Family(name="llama3-json", regions=json_formats.LLAMA_JSON, noise=_LLAMA),
-    Family(name="xlam", regions=json_formats.XLAM, reasoning=_THINK, noise=(*_CHATML, *_LLAMA)),
-    Family(name="functionary-v3.1", regions=(json_formats.FUNCTION_JSON,), noise=_LLAMA),
+    Family(name="llama3-json", regions=literal_formats.LLAMA_JSON, noise=_LLAMA),
+    Family(name="xlam", regions=literal_formats.XLAM, reasoning=_THINK, noise=(*_CHATML, *_LLAMA)),
+    Family(name="functionary-v3.1", regions=(literal_formats.FUNCTION_JSON,), noise=_LLAMA),
     Family(
         name="functionary-v3.2",
         regions=(message_formats.FUNCTIONARY_CALL,),

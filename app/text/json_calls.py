@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from app.text.calls import Calls
+from app.text.calls import Calls, another_follows
 from app.text.headers import read_header
 from app.text.literals import literal_json, read_value
 from app.text.offered import OfferedTool
@@ -37,7 +37,7 @@ class JsonCalls:
             source.at += 1
             yield from self._read_item(source, calls, close)
             calls.end()
-            if not (yield from _is_followed(source, is_list=is_list)):
+            if not (yield from another_follows(source, _begins, is_list=is_list)):
                 return
 
     def _read_item(self, source: Source, calls: Calls, close: str) -> Reading[None]:
@@ -173,28 +173,15 @@ def _read_whole(source: Source, close: str) -> Reading[str]:
     return "".join(parts)
 
 
-def _is_followed(source: Source, *, is_list: bool) -> Reading[bool]:
-    """Whether another object follows the one that has ended; where none does, the list may end."""
-    place = source.place
-    char = yield from source.skip_space()
-    if char in (",", ";"):
-        source.at += 1
-        char = yield from source.skip_space()
-    if char == "{":
-        return True
-    if is_list and char == "]":
-        source.at += 1
-        source.mark()
-    else:
-        source.rewind(place)
-    return False
-
-
 def _next_char(source: Source) -> Reading[str]:
     char = yield from source.skip_space()
     if not char:
         raise Cut
     return char
+
+
+def _begins(char: str) -> bool:
+    return char == "{"
 
 
 def _ignore(_: str) -> None:

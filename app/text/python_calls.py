@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from app.text.calls import Calls
+from app.text.calls import Calls, another_follows
 from app.text.literals import PYTHON, read_value
 from app.text.source import Broken, Cut, Reading, Source
 from app.text.strings import encoded
@@ -28,7 +28,7 @@ class PythonCalls:
         while True:
             yield from source.skip_space()
             yield from _read_call(source, calls)
-            if not (yield from _is_followed(source, is_list=is_list)):
+            if not (yield from another_follows(source, _begins, is_list=is_list)):
                 return
 
 
@@ -76,18 +76,5 @@ def _read_argument(source: Source, calls: Calls, tool: str) -> Reading[None]:
     yield from read_value(source, calls.write, PYTHON)
 
 
-def _is_followed(source: Source, *, is_list: bool) -> Reading[bool]:
-    """Whether another call follows the one that has ended; where none does, the list may end."""
-    place = source.place
-    char = yield from source.skip_space()
-    if char == ",":
-        source.at += 1
-        char = yield from source.skip_space()
-    if char and (char.isalpha() or char == "_"):
-        return True
-    if is_list and char == "]":
-        source.at += 1
-        source.mark()
-    else:
-        source.rewind(place)
-    return False
+def _begins(char: str) -> bool:
+    return char.isalpha() or char == "_"

@@ -1,11 +1,12 @@
 """Ways of writing calls whose values stand between tags."""
 
+from dataclasses import replace
 from typing import Final
 
 from app.text.element_calls import ElementCalls
 from app.text.family import Region
 from app.text.json_calls import JsonCalls, NamedJson
-from app.text.json_formats import HERMES
+from app.text.literal_formats import HERMES
 from app.text.tag_calls import TagCalls
 
 
@@ -44,7 +45,6 @@ def _invocations(
     *,
     wrap: tuple[str, str] = ("", ""),
     between: str = "\n",
-    sign_of_call: str = "",
 ) -> Region:
     """`<invoke name="…"><parameter name="…">value</parameter></invoke>`."""
     opening = f'<{sign}invoke name="'
@@ -55,7 +55,7 @@ def _invocations(
         end=f"</{sign}invoke>",
         after=tuple(text.strip() for text in (section[1], wrap[1], opening) if text),
     )
-    return Region(open=opening, body=body, wrap=wrap, section=section, between=between, sign=sign_of_call)
+    return Region(open=opening, body=body, wrap=wrap, section=section, between=between)
 
 
 FUNCTION_LINES: Final = _function_tags("", is_on_lines=True)
@@ -89,12 +89,14 @@ KIMI_K3: Final = (
         section=_KIMI_K3_SECTION,
     ),
 )
-MUSE_CALL: Final = _invocations(
-    "atem:",
-    ("", ""),
-    wrap=(" to={name}<|message|><atem:function_calls>\n", "\n</atem:function_calls>"),
-    between="<|eom|><|start|>assistant",
-    sign_of_call="<atem:function_calls>",
+MUSE_CALL: Final = replace(
+    _invocations(
+        "atem:",
+        ("", ""),
+        wrap=(" to={name}<|message|><atem:function_calls>\n", "\n</atem:function_calls>"),
+        between="<|eom|><|start|>assistant",
+    ),
+    sign="<atem:function_calls>",
 )
 _M3_SIGN: Final = "]<]minimax[>["
 MINIMAX_M3: Final = Region(

@@ -21,11 +21,18 @@ JSON = st.recursive(
 )
 
 USAGE = st.builds(events.Usage, COUNT, COUNT, COUNT, COUNT)
+IMAGE_USAGE = st.builds(events.ImageUsage, COUNT, COUNT, COUNT)
+SIZE = st.tuples(COUNT, COUNT)
 CANDIDATE = st.builds(events.Candidate, st.binary(max_size=4), st.floats(-50, 0))
 LOGPROB = st.builds(events.TokenLogprob, st.binary(max_size=4), st.floats(-50, 0), st.lists(CANDIDATE, max_size=2))
 PROMPT_TOKEN = st.builds(
     events.PromptToken, st.binary(max_size=4), st.none() | st.floats(-50, 0), st.lists(CANDIDATE, max_size=2)
 )
+TIMED = st.lists(st.builds(events.TimedText, TEXT, NUMBER, NUMBER), max_size=2)
+TIMINGS = st.builds(
+    events.SpeechTimings, TIMED, TIMED, st.lists(st.builds(events.TimedViseme, COUNT, NUMBER, NUMBER), max_size=2)
+)
+VOICE = st.builds(events.Voice, TEXT, st.none() | TEXT, st.sampled_from([None, "female", "male"]))
 BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     events.Started: st.builds(events.Started, COUNT, COUNT),
     events.PrefillProgress: st.builds(events.PrefillProgress, COUNT, COUNT),
@@ -40,8 +47,23 @@ BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     ),
     events.Finished: st.builds(events.Finished, USAGE),
     events.Embedded: st.builds(events.Embedded, st.lists(st.binary(max_size=40), max_size=3), USAGE),
+    events.Segment: st.builds(
+        events.Segment,
+        *(COUNT, COUNT, NUMBER, NUMBER, TEXT),
+        st.lists(COUNT, max_size=3),
+        *(NUMBER, NUMBER, NUMBER, NUMBER),
+        st.none() | st.lists(st.builds(events.Word, TEXT, NUMBER, NUMBER, NUMBER), max_size=2),
+    ),
+    events.Transcribed: st.builds(events.Transcribed, TEXT, NUMBER, USAGE),
+    events.ImageProgress: st.builds(events.ImageProgress, COUNT, COUNT, COUNT),
+    events.ImagePreview: st.builds(events.ImagePreview, COUNT, COUNT, st.binary(max_size=40), SIZE),
+    events.ImageMade: st.builds(events.ImageMade, COUNT, st.binary(max_size=40), SIZE, IMAGE_USAGE),
+    events.ImagesFinished: st.builds(events.ImagesFinished, IMAGE_USAGE),
     events.Tokenized: st.builds(events.Tokenized, st.lists(COUNT, max_size=3), st.none() | st.lists(TEXT, max_size=3)),
     events.Detokenized: st.builds(events.Detokenized, TEXT),
+    events.AudioDelta: st.builds(events.AudioDelta, st.binary(max_size=9), st.none() | TIMINGS),
+    events.Spoken: st.builds(events.Spoken, COUNT, COUNT, USAGE),
+    events.VoicesListed: st.builds(events.VoicesListed, st.lists(VOICE, max_size=2)),
     events.Failed: st.builds(events.Failed, TEXT, TEXT, st.none() | TEXT),
 }
 SAMPLING = st.builds(
@@ -97,6 +119,31 @@ REQUEST_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     ),
     requests.EmbeddingRequest: st.builds(
         requests.EmbeddingRequest, st.lists(TEXT | st.lists(COUNT, max_size=3), max_size=3), st.none() | COUNT
+    ),
+    requests.TranscriptionRequest: st.builds(
+        requests.TranscriptionRequest,
+        st.binary(max_size=20),
+        st.booleans(),
+        *(st.none() | TEXT, st.none() | TEXT, st.none() | NUMBER, st.none() | COUNT),
+        *(st.booleans(), st.booleans(), NUMBER, NUMBER, NUMBER),
+        st.tuples(NUMBER, st.none() | NUMBER),
+    ),
+    requests.SpeechRequest: st.builds(
+        requests.SpeechRequest,
+        *(TEXT, st.none() | TEXT, st.sampled_from(get_args(requests.AudioFormat)), NUMBER, st.none() | TEXT),
+        *(st.booleans(), st.booleans(), st.integers(-(2**63), 2**63 - 1)),
+    ),
+    requests.VoicesRequest: st.builds(requests.VoicesRequest),
+    requests.ImageRequest: st.builds(
+        requests.ImageRequest,
+        TEXT,
+        COUNT,
+        size=st.none() | SIZE,
+        effort=st.sampled_from(get_args(requests.ImageEffort)),
+        guidance=st.none() | NUMBER,
+        sources=st.lists(st.binary(max_size=20), max_size=2).map(tuple),
+        mask=st.none() | st.binary(max_size=20),
+        file_format=st.sampled_from(get_args(requests.ImageFormat)),
     ),
     requests.TokenizeRequest: st.builds(requests.TokenizeRequest, PROMPT, st.booleans()),
     requests.DetokenizeRequest: st.builds(requests.DetokenizeRequest, st.lists(COUNT, max_size=3)),

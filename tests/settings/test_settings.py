@@ -51,6 +51,13 @@ SAMPLES = {
     "reasoning_parser": "qwen3",
     "reasoning": "strip",
     "draft_model_path": "small-model",
+    "config_name": "z-image-turbo",
+    "quantize": "4",
+    "lora_paths": "style.safetensors",
+    "lora_scales": "0.5",
+    "max_image_pixels": "65536",
+    "max_input_pixels": "1000000",
+    "max_audio_seconds": "60",
     "num_draft_tokens": "4",
     "max_kv_bytes": "1GiB",
     "max_kv_size": "4096",
@@ -284,4 +291,4 @@ def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValidationError):
-        ModelSpec.model_validate({"model_path": "a", "quantize": 4})
+        ModelSpec.model_validate({"model_path": "a", "adapter_path": "b"})

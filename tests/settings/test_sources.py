@@ -53,7 +53,6 @@ def test_a_named_model_replaces_the_list(tmp_path: Path, by: str) -> None:
     ("text", "said"),
     [
         ("server:\n  prot: 1", "server.prot in c.yaml is not a known setting: did you mean port?"),
-        ("models:\n  - {model_path: a, quantize: 4}", "models[0].quantize in c.yaml is not supported yet"),
         ("models: [{model_path: a, kv_bits: 5}]", "models[0].kv_bits in c.yaml must be 4, 6 or 8, not 5"),
         ("models: [{model_path: a, quantized_kv_start: 9}]", "models[0].quantized_kv_start in c.yaml must be 0, not 9"),
         ("models:\n  - {model_path: a, on_demand: true}", "models[0].on_demand in c.yaml is not supported yet"),
