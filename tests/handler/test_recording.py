@@ -1,3 +1,4 @@
+import contextlib
 import io
 
 import numpy as np
@@ -144,7 +145,5 @@ def test_any_damage_is_a_recording_or_a_refusal(samples: Samples) -> None:
             damaged = bytearray(data)
             for place in draw.integers(0, min(len(data), 2000), 10):
                 damaged[place] = draw.integers(256)
-            try:
+            with contextlib.suppress(InvalidRequest):
                 assert read(bytes(damaged)).ndim == 1
-            except InvalidRequest as error:
-                assert error.param == "file"
