@@ -37,7 +37,7 @@ class Ending(ABC):
         """The shortest text takes about so many tokens."""
         self._num_in_hand = _TOKENS_IN_HAND + num_tokens
 
-    def limit(self, num_left: int | None) -> None:
+    def limit(self, num_left: int) -> None:
         """So many tokens are left from here on."""
         self._num_left = num_left
 

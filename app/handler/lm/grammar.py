@@ -148,8 +148,8 @@ class Grammar:
         if self._ending is not None:
             self._ending.expect(num_tokens)
 
-    def start(self, num_left: int | None) -> "Grammar":
-        """A copy, for what is left of an answer; JSON is brought to its end before its last token."""
+    def start(self, num_left: int) -> "Grammar":
+        """A copy for what is left of an answer, in which JSON and calls are brought to their end."""
         other = self.copy()
         if other._ending is not None:
             other._ending.limit(num_left)

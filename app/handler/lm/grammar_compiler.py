@@ -70,8 +70,8 @@ class GrammarCompiler:
             self._built()
             self._json_closers()
 
-    def compile(self, asked: Format, max_tokens: int | None = None, param: str = "response_format") -> Grammar:
-        """A grammar at its start, for an answer of at most `max_tokens`, before which JSON is brought to its end.
+    def compile(self, asked: Format, param: str = "response_format") -> Grammar:
+        """A grammar at its start, see `Grammar.start`.
 
         Errors: InvalidRequest, which says what is wrong with the format that `param` gives.
         """
@@ -83,7 +83,7 @@ class GrammarCompiler:
                 raise InvalidRequest(error.message, param=param) from error
             kept.expect(_num_required(kept))
         self._keep(asked, kept)
-        return kept.start(max_tokens)
+        return kept.copy()
 
     def _built(self) -> LLTokenizer:
         if self._tokenizer is None:

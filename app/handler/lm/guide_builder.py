@@ -7,7 +7,8 @@ from app.handler.lm.grammar_compiler import CallFormat, Format, GrammarCompiler
 from app.handler.lm.guide import Guide, PhasedGuide
 from app.handler.lm.markers import Marker
 from app.handler.lm.masks import Words
-from app.handler.lm.phases import AnswerPlan, LateGrammar, ReasoningPlan
+from app.handler.lm.phases import AnswerPlan, LateGrammar
+from app.handler.lm.reasoning_phases import ReasoningPlan
 from app.handler.lm.vocabulary import without_spaces
 
 

@@ -248,7 +248,7 @@ def test_a_row_without_a_guide_reads_no_token_early(casting: Casting) -> None:
 @pytest.mark.parametrize("stop", [(), ("gift",)])
 def test_what_is_kept_of_a_row_that_was_fed_ahead_is_right(casting: Casting, stop: tuple[str, ...]) -> None:
     """With a stop string, the row ends among tokens that were certain."""
-    grammar = casting.builder._grammars.compile(schema_format(LONG_KEYS), 60)
+    grammar = casting.builder._grammars.compile(schema_format(LONG_KEYS)).start(60)
     test = bench(casting.loaded, frozenset({EOS}))
     prompt = [5, 6, 7, 8, 9, 10, 11, 12] * 3
     test.add_asking(0, PreparedGeneration(prompt, 60, GREEDY, stop, guide=grammar))

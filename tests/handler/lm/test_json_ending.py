@@ -37,7 +37,7 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 def careless(model: Model, asked: OutputFormat, max_tokens: int, seed: int) -> tuple[str, bool]:
     """A text of tokens drawn from all that are allowed, and whether it ended by itself within `max_tokens`."""
-    grammar = model.compiler.compile(asked, max_tokens)
+    grammar = model.compiler.compile(asked).start(max_tokens)
     draw = random.Random(seed)
     tokens: list[int] = []
     while len(tokens) < max_tokens:
@@ -84,14 +84,14 @@ def test_every_object_is_whole(model: Model) -> None:
 def test_nothing_is_hurried_while_there_is_time(model: Model) -> None:
     """With many tokens left, what is allowed is what the schema allows."""
     asked = schema_format(UNBOUNDED["text"])
-    free, bounded = model.compiler.compile(asked), model.compiler.compile(asked, 1000)
+    free, bounded = model.compiler.compile(asked), model.compiler.compile(asked).start(1000)
     for grammar in (free, bounded):
         model.feed(grammar, '{"text":"some')
     assert model.allowed(free).tolist() == model.allowed(bounded).tolist()
 
 
 def test_a_copy_goes_on_counting(model: Model) -> None:
-    grammar = model.compiler.compile(schema_format(UNBOUNDED["text"]), 60)
+    grammar = model.compiler.compile(schema_format(UNBOUNDED["text"])).start(60)
     model.feed(grammar, '{"text":"')
     taken = 0
     while any(text == "x" for text in allowed_texts(model, grammar)):

@@ -23,7 +23,7 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 def careless(model: Model, asked: CallFormat, max_tokens: int, seed: int) -> tuple[str, bool]:
     """A text of tokens drawn from all that are allowed, and whether it ended by itself within `max_tokens`."""
-    grammar, draw = model.compiler.compile(asked, max_tokens), random.Random(seed)
+    grammar, draw = model.compiler.compile(asked).start(max_tokens), random.Random(seed)
     tokens: list[int] = []
     while len(tokens) < max_tokens:
         going_on = [token for token in model.allowed(grammar).tolist() if token not in model.eos_tokens]
