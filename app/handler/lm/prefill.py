@@ -103,6 +103,8 @@ class PrefillLine:
                 self._suspects.add(prompt.request_id)
                 prompt.forget_cache()
             return Pass([])
+        # Or the last prompt's cache would stay in memory until the next pass.
+        self._in_pass = []
         for place, (prompt, fed) in enumerate(zip(group, tokens, strict=True)):
             prompt.num_prefilled += len(fed)
             if not prompt.num_left or prompt.num_prefilled == self._next_checkpoint(prompt, prompt.num_prefilled):
