@@ -23,6 +23,8 @@ from bench.soak.vitals import cpu_s, look
 _SAMPLE_S = 2.0
 _LINE_S = 30.0
 _PATIENCE_S = 30.0
+# Longer than the server lets a request live: what takes longer ends with its error, and not with ours.
+_ANSWER_S = 400.0
 # A worker with nothing to do uses no CPU.
 _REST_S = 1.0
 _MOST_CPU_AT_REST_S = 0.3
@@ -69,7 +71,7 @@ def main(model_path: str, nano: bool, json_path: Path | None, server_arguments: 
 
 
 async def _soak(ours: Launched, load: Load) -> Soak:
-    to = endpoint(ours.base_url)
+    to = endpoint(ours.base_url, timeout_s=_ANSWER_S)
     clients = Clients(to, cases(load.seed, load.num_of_each), load.seed)
     soak = Soak(load, clients.tally)
     say("asking everything alone")

@@ -4,6 +4,7 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 
 from bench.soak.clients import Tally
 from bench.soak.vitals import Vitals, slope
@@ -53,6 +54,11 @@ class Soak:
     def all_faults(self) -> list[str]:
         """Wrong answers first."""
         return [*self.tally.faults, *self.faults, *self._leaks()]
+
+    @property
+    def longest_pause_s(self) -> float:
+        """Between two looks at the processes: much longer than asked for where the machine stood still."""
+        return max((after.at_s - before.at_s for before, after in pairwise(self.samples)), default=0.0)
 
     @property
     def server(self) -> Growth:
@@ -126,6 +132,7 @@ def as_text(soak: Soak) -> str:
             f"{who}: {growth.peak_mib:.0f} MiB at most, {growth.median_mib:.0f} in the second half, "
             f"which grew by {growth.mib_per_minute:+.2f} MiB a minute"
         )
+    lines.append(f"memory was read every few seconds, once after {soak.longest_pause_s:.0f} s")
     lines.append("")
     lines += [f"FAULT {fault}" for fault in soak.all_faults] or ["no faults"]
     return "\n".join(lines) + "\n"
@@ -144,6 +151,7 @@ def as_json(soak: Soak) -> str:
         "num_cached_tokens": tally.num_cached_tokens,
         "worker": asdict(soak.worker),
         "server": asdict(soak.server),
+        "longest_pause_s": soak.longest_pause_s,
         "samples": [asdict(one) for one in soak.samples],
         "faults": soak.all_faults,
     }

@@ -54,6 +54,7 @@ def test_a_run_is_told_as_a_line_a_table_and_json() -> None:
     shown = json.loads(as_json(made))
     assert (shown["minutes"], shown["num_clients"]) == (10, 4)
     assert (shown["answered"], shown["wrong"], shown["faults"]) == ({"plain": 2}, {"plain": 1}, ["plain: wrong"])
+    assert shown["longest_pause_s"] == 10
     assert shown["worker"]["mib_per_minute"] == pytest.approx(0.6, abs=0.001)
 
 

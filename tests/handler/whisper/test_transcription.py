@@ -17,6 +17,8 @@ from tests.fixtures.whisper_reference import result_of, transcribe
 
 # No window is heard twice, so that a test is quick.
 CALM: dict[str, Any] = {"compression_ratio_threshold": 100.0, "logprob_threshold": -100.0}
+# Every window is heard at every temperature.
+NEVER_RIGHT: dict[str, Any] = {"compression_ratio_threshold": -1.0, "no_speech_threshold": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def events_of(folder: Path, samples: Samples, **asked: Any) -> list[Event]:
             {**CALM, "task": "translate", "language": "ja", "clip_timestamps": "3.5,9.25"},
         ),
         (31, {**CALM, "language": "en", "clip": (29.5, None)}, {**CALM, "language": "en", "clip_timestamps": "29.5"}),
-        (8, {"language": "en"}, {"language": "en"}),
+        (8, {**NEVER_RIGHT, "language": "en"}, {**NEVER_RIGHT, "language": "en"}),
         (
             8,
             {"language": "en", "temperature": 0.6, "best_of": 2, "has_words": True},
@@ -114,7 +116,7 @@ def test_a_long_recording_is_heard_in_steps(folder: Path) -> None:
 
 
 def test_each_attempt_is_a_step(folder: Path) -> None:
-    steps = steps_of(folder, whistle(8), language="en", compression_ratio_threshold=-1.0, no_speech_threshold=2.0)
+    steps = steps_of(folder, whistle(8), language="en", **NEVER_RIGHT)
     (window,) = {event.seek for step in steps for event in step if isinstance(event, Segment)}
     temperatures = {event.temperature for step in steps for event in step if isinstance(event, Segment)}
     assert (window, temperatures) == (0, {1.0})
