@@ -22,6 +22,9 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     # A dynamic loader variable can only be set before the process starts.
     if (library := openblas()) and "LD_PRELOAD" not in environment:
         environment["LD_PRELOAD"] = str(library)
+    # OpenBLAS's threads spin for a tenth of a second when they have nothing to do, on the cores that the server's
+    # process and the model's own thread need. 2^14 cycles last from one multiplication to the next; then they sleep.
+    environment.setdefault("OPENBLAS_THREAD_TIMEOUT", "14")
     return environment
 
 

@@ -9,6 +9,8 @@ from mlx import nn
 from mlx.utils import tree_map
 from mlx_lm.utils import dequantize_model
 
+from app.handler.cpu_attention import use_fast_attention
+
 # mlx_lm lowers the limit on open files when it is imported; weights in many shards and a busy disk cache need more.
 _OPEN_FILES = 4096
 # A client that sends one request after the other does not pay for new memory each time.
@@ -56,6 +58,7 @@ def prepare_weights(model: nn.Module) -> None:
         tree_map(lambda x: x.astype(mx.float32) if mx.issubdtype(x.dtype, mx.floating) else x, model.parameters())
     )
     mx.eval(model.parameters())
+    use_fast_attention()
 
 
 class FreedMemory:

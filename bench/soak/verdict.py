@@ -132,7 +132,7 @@ def as_text(soak: Soak) -> str:
             f"{who}: {growth.peak_mib:.0f} MiB at most, {growth.median_mib:.0f} in the second half, "
             f"which grew by {growth.mib_per_minute:+.2f} MiB a minute"
         )
-    lines.append(f"memory was read every few seconds, once after {soak.longest_pause_s:.0f} s")
+    lines.append(f"between two looks at the processes: {soak.longest_pause_s:.0f} s at most")
     lines.append("")
     lines += [f"FAULT {fault}" for fault in soak.all_faults] or ["no faults"]
     return "\n".join(lines) + "\n"

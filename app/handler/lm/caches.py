@@ -154,12 +154,16 @@ def arrays_of(layer: Any) -> list[mx.array]:
     return layer.arrays if isinstance(layer, QuantizedCache | WindowCache) else [layer.keys, layer.values]
 
 
-def spans_joined(segments: list[list[Span]]) -> list[Span]:
-    """Segments that follow each other, as one span per layer, in arrays of its own."""
+def spans_joined(segments: list[list[Span]], room: int) -> list[Span]:
+    """Segments that follow each other, as one span per layer, in arrays of its own with room for more tokens."""
     return [
-        tuple(mx.concatenate(list(arrays), axis=2) for arrays in zip(*parts, strict=True))
-        for parts in zip(*segments, strict=True)
+        tuple(_joined(arrays, room) for arrays in zip(*parts, strict=True)) for parts in zip(*segments, strict=True)
     ]
+
+
+def _joined(arrays: tuple[mx.array, ...], room: int) -> mx.array:
+    rows, heads, _, size = arrays[0].shape
+    return mx.concatenate([*arrays, mx.zeros((rows, heads, room, size), arrays[0].dtype)], axis=2)
 
 
 def restored(template: Cache, spans: list[Span], checkpoint: Cache | None, num_tokens: int) -> Cache:

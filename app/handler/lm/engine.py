@@ -200,9 +200,9 @@ class Engine:
             logger.exception("a decode step of {} rows failed", len(self._batch))
             self._fail_decoding()
             return
-        # The step after a prefill pass waits for nothing and says nothing about a step's time.
-        if not self._prefilled_last:
-            self._pace.note_step(time.perf_counter() - started)
+        # After a prefill pass the step before has long been computed.
+        note = self._pace.note_start if self._prefilled_last else self._pace.note_step
+        note(time.perf_counter() - started)
         self._prefilled_last = self._owes_step = False
         self._take(tokens)
         self._make_room()

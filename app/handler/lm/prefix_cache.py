@@ -27,6 +27,8 @@ from app.handler.lm.radix import match
 
 # Prompts shorter than this are cheaper to compute than to keep.
 _FEWEST_TOKENS = 16
+# A cache is restored with room for so many tokens after the prompt.
+_ROOM_TO_DECODE = 256
 # A node is evicted, written and read as a whole: none takes longer than a step or two of the rows that wait for it.
 _MOST_NODE_TOKENS = 256
 # What was never hit may keep this part of the budget however much of the rest is in use.
@@ -211,7 +213,9 @@ class PrefixCache:
         last_tokens = num_tokens - sum(len(node.tokens) for node in path[:-1])
         checkpoint = kept[-1].checkpoint
         kept[-1] = kept[-1].start_of(last_tokens) if last_tokens < len(path[-1].tokens) else kept[-1]
-        cache = restored(self._template, spans_joined([one.spans for one in kept]), checkpoint, num_tokens)
+        # A cache that has to grow is copied once more.
+        room = len(tokens) - num_tokens + _ROOM_TO_DECODE
+        cache = restored(self._template, spans_joined([one.spans for one in kept], room), checkpoint, num_tokens)
         self._tree.touch(path[-1], is_hit=True)
         return Hit(num_tokens, cache)
 
