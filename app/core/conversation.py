@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 Role = Literal["system", "user", "assistant", "tool"]
+MediaKind = Literal["image", "video", "audio"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
@@ -16,8 +17,20 @@ class ToolCall(msgspec.Struct, frozen=True, array_like=True):
     arguments: str
 
 
+class Media(msgspec.Struct, frozen=True, array_like=True):
+    """A picture, film or sound in a message: the bytes of its file, and how many characters of text stand before it.
+
+    `detail` is how closely a picture is looked at.
+    """
+
+    kind: MediaKind
+    data: bytes
+    position: int
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
 class Message(msgspec.Struct, frozen=True, array_like=True):
-    """One turn of a conversation; text only.
+    """One turn of a conversation: its text, and the `media` in it in the order of their places.
 
     `tool_calls` and `reasoning` are an assistant's, `tool_call_id` says which call a tool's content answers.
     """
@@ -28,6 +41,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     reasoning: str | None = None
+    media: tuple[Media, ...] = ()
 
 
 class Tool(msgspec.Struct, frozen=True, array_like=True):
