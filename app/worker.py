@@ -4,6 +4,7 @@ Three threads: this module's main thread loads, steps and frees the model; a rea
 prepare thread turns requests into what the handler takes. They talk by queue.
 """
 
+import contextlib
 import os
 import queue
 import signal
@@ -221,7 +222,9 @@ class Worker:
 
 def _break_off(error: Exception) -> NoReturn:
     """End the process from any thread; the server shows the sentence as its last words."""
-    print(f"the connection to the server broke: {error}", file=sys.stderr, flush=True)
+    # A server that was killed reads nothing any more, and the process is to end all the same.
+    with contextlib.suppress(OSError):
+        print(f"the connection to the server broke: {error}", file=sys.stderr, flush=True)
     os._exit(1)
 
 

@@ -1,4 +1,5 @@
 import os
+import select
 import shutil
 import signal
 import socket
@@ -47,7 +48,8 @@ class Worker:
     def close(self) -> None:
         self.socket.close()
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.process.stdout.close()  # type: ignore[union-attr]
 
     def send(self, *messages: frames.ToWorker) -> None:
         self.socket.sendall(b"".join(map(frames.encode, messages)))
@@ -296,6 +298,16 @@ class TestTheEnd:
         fresh.ready()
         fresh.socket.close()
         assert fresh.exit_code() == 0
+
+    def test_a_server_that_is_killed_with_frames_unread(self, fresh: Worker, llama_folder: Path) -> None:
+        fresh.send(fresh.load(llama_folder))
+        fresh.ready()
+        fresh.send(frames.Inspect(1, False))
+        select.select([fresh.socket], [], [], DEADLINE_S)
+        # The connection is reset then, and nobody reads what the worker has to say of it.
+        fresh.process.stdout.close()  # type: ignore[union-attr]
+        fresh.socket.close()
+        assert fresh.exit_code() == 1
 
     def test_a_socket_that_closes_in_the_middle_of_a_generation(self, fresh: Worker, llama_folder: Path) -> None:
         fresh.send(fresh.load(llama_folder))
