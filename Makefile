@@ -14,7 +14,7 @@ ARGS ?=
 # How long `make soak` runs.
 MINUTES ?= 10
 
-.PHONY: setup serve test lint fix bench soak docs
+.PHONY: setup serve test lint fix bench soak clients docs
 
 setup: .venv/.synced-all
 
@@ -53,6 +53,11 @@ bench: setup
 
 soak: setup
 	$(RUN) python -m bench.soak --minutes $(MINUTES) $(ARGS)
+
+# The official JavaScript clients; needs npm.
+clients: setup
+	cd tests/clients && npm ci --silent
+	$(RUN) python -m tests.clients
 
 docs: setup
 	$(RUN) python -m app.settings.docs
