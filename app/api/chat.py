@@ -1,5 +1,6 @@
 """POST /v1/chat/completions: OpenAI's chat API, to and from the neutral request and events."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -9,7 +10,9 @@ from app.api.bodies import body_docs, read_body
 from app.api.chat_encoding import ChatReply, ChatStream
 from app.api.chat_messages import to_messages
 from app.api.context import context_of
+from app.api.continuation import check_is_free, continuing
 from app.api.kept_chat import KeptCall, objects_of
+from app.api.media.attachments import Attachments, translated
 from app.api.openai_errors import ERROR_DOCS
 from app.api.output_format import to_output_format
 from app.api.replies import Call, StreamReply, UnaryReply
@@ -44,7 +47,8 @@ async def create_chat_completion(request: Request) -> Response:
     context = context_of(request)
     body = await read_body(request, ChatCompletionRequest)
     context.record.timeout_s = body.timeout
-    call = Call(context.registry, body.model, to_generation(body), context.record)
+    asked = await translated(partial(to_generation, body), context.read_media)
+    call = Call(context.registry, body.model, asked, context.record)
     shown_model = body.model or context.registry.find(None).spec.name
     includes_usage = bool(body.stream_options and body.stream_options.include_usage)
     reply = ChatReply(shown_model, num_choices=body.n or 1, includes_usage=includes_usage)
@@ -54,15 +58,10 @@ async def create_chat_completion(request: Request) -> Response:
     return UnaryReply(work, reply.completion)
 
 
-def to_generation(body: ChatCompletionRequest) -> GenerationRequest:
+def to_generation(body: ChatCompletionRequest, attachments: Attachments) -> GenerationRequest:
     """Translate a body. Errors: InvalidRequest."""
-    return GenerationRequest(
-        prompt=Conversation(
-            messages=to_messages(body.messages),
-            tools=to_tool_use(body),
-            reasoning=_reasoning(body),
-            template_arguments=_template_arguments(body.chat_template_kwargs),
-        ),
+    asked = GenerationRequest(
+        prompt=_conversation(body, attachments),
         sampling=to_sampling(body),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=to_stops(body.stop),
@@ -72,6 +71,23 @@ def to_generation(body: ChatCompletionRequest) -> GenerationRequest:
         cache_namespace=body.prompt_cache_key or "",
         repetition_guard=body.repetition_guard,
     )
+    check_is_free(asked)
+    return asked
+
+
+def _conversation(body: ChatCompletionRequest, attachments: Attachments) -> Conversation:
+    conversation = Conversation(
+        messages=to_messages(body.messages, attachments),
+        tools=to_tool_use(body),
+        reasoning=_reasoning(body),
+        template_arguments=_template_arguments(body.chat_template_kwargs),
+        opens_answer=body.add_generation_prompt is not False,
+    )
+    if not body.continue_final_message:
+        return conversation
+    if body.add_generation_prompt:
+        raise InvalidRequest("With 'continue_final_message' there is no 'add_generation_prompt'.", param="messages")
+    return continuing(conversation)
 
 
 def _top_logprobs(body: ChatCompletionRequest) -> int | None:

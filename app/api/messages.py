@@ -1,5 +1,6 @@
 """POST /v1/messages and count_tokens: Anthropic's API, to and from the neutral request and events."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -8,6 +9,8 @@ from fastapi import APIRouter, Request, Response
 from app.api.anthropic_errors import ERROR_DOCS
 from app.api.bodies import body_docs, read_body
 from app.api.context import context_of
+from app.api.continuation import check_is_free, continuing
+from app.api.media.attachments import Attachments, translated
 from app.api.messages_conversation import to_messages
 from app.api.messages_encoding import MessagesReply, MessagesStream
 from app.api.messages_tools import to_tool_use
@@ -39,7 +42,8 @@ async def create_message(request: Request) -> Response:
     """Answer a conversation."""
     context = context_of(request)
     body = await read_body(request, MessagesRequest)
-    call = Call(context.registry, body.model, to_generation(body), context.record)
+    asked = await translated(partial(to_generation, body), context.read_media)
+    call = Call(context.registry, body.model, asked, context.record)
     reply = MessagesReply(
         body.model or context.registry.find(None).spec.name,
         hides_thinking=body.thinking is not None and body.thinking.display == "omitted",
@@ -60,25 +64,29 @@ async def count_tokens(request: Request) -> Response:
     """Count the tokens of a prompt, exactly, without answering it."""
     context = context_of(request)
     body = await read_body(request, CountTokensRequest)
-    return UnaryReply(
-        Call(context.registry, body.model, TokenizeRequest(to_conversation(body)), context.record), _token_count
-    )
+    asked = TokenizeRequest(await translated(partial(to_conversation, body), context.read_media))
+    return UnaryReply(Call(context.registry, body.model, asked, context.record), _token_count)
 
 
-def to_generation(body: MessagesRequest) -> GenerationRequest:
+def to_generation(body: MessagesRequest, attachments: Attachments) -> GenerationRequest:
     """Translate a body. Errors: InvalidRequest."""
-    return GenerationRequest(
-        prompt=to_conversation(body),
+    asked = GenerationRequest(
+        prompt=to_conversation(body, attachments),
         sampling=Sampling(body.temperature, body.top_p, body.top_k),
         max_tokens=body.max_tokens,
         stop=tuple(body.stop_sequences or ()),
         output_format=_output_format(body),
     )
+    check_is_free(asked)
+    return asked
 
 
-def to_conversation(body: CountTokensRequest) -> Conversation:
+def to_conversation(body: CountTokensRequest, attachments: Attachments) -> Conversation:
     """Translate what makes the prompt. Errors: InvalidRequest."""
-    return Conversation(to_messages(body), to_tool_use(body), _reasoning(body))
+    conversation = Conversation(to_messages(body, attachments), to_tool_use(body), _reasoning(body))
+    if body.messages[-1].role == "assistant":
+        return continuing(conversation, f"messages[{len(body.messages) - 1}]")
+    return conversation
 
 
 def _reasoning(body: CountTokensRequest) -> Reasoning:

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from app.api.media.attachments import Attachments
+from app.api.media.composition import Composition, moved
+from app.api.media.reference import Reference
 from app.api.messages_signature import thinking_of
 from app.api.volatile_headers import without_volatile_headers
 from app.core.conversation import Message, ToolCall
@@ -14,6 +17,7 @@ from app.schemas.messages import (
     ContextManagement,
     CountTokensRequest,
     DocumentBlock,
+    ImageBlock,
     RedactedThinkingBlock,
     TextBlock,
     ThinkingBlock,
@@ -26,15 +30,12 @@ from app.schemas.messages import (
 _json = msgspec.json.Encoder().encode
 
 
-def to_messages(body: CountTokensRequest) -> list[Message]:
+def to_messages(body: CountTokensRequest, attachments: Attachments) -> list[Message]:
     """Translate the system prompt and the messages. Errors: InvalidRequest naming the place."""
     _check_results(body.messages)
-    translated = (_messages(message, f"messages[{index}]") for index, message in enumerate(body.messages))
+    translated = (_messages(message, f"messages[{index}]", attachments) for index, message in enumerate(body.messages))
     system = _system(body.system, "system")
     messages = _joined(itertools.chain([system] if system.content else [], *translated))
-    if messages[-1].role == "assistant":
-        place = f"messages[{len(body.messages) - 1}]"
-        raise UnsupportedField(place, "an answer that is begun is not continued here: end with a user's message")
     return _without_old_thinking(messages, body.context_management or ContextManagement())
 
 
@@ -47,29 +48,54 @@ def references(messages: Sequence[WireMessage]) -> set[str]:
     return {block.tool_name for block in inner if isinstance(block, ToolReferenceBlock)}
 
 
-def _messages(message: WireMessage, path: str) -> Iterator[Message]:
+def _messages(message: WireMessage, path: str, attachments: Attachments) -> Iterator[Message]:
     match message.role:
         case "system":
             yield _system(message.content, f"{path}.content")
         case "assistant":
             yield _assistant(message.content, f"{path}.content")
         case "user":
-            yield from _user(message.content, f"{path}.content")
+            yield from _user(message.content, f"{path}.content", attachments)
 
 
-def _user(content: str | list[ContentBlock], path: str) -> Iterator[Message]:
+def _user(content: str | list[ContentBlock], path: str, attachments: Attachments) -> Iterator[Message]:
     """The results of calls are messages of their own, before what the user says."""
-    texts: list[str] = []
+    said = Composition(attachments, separator="\n")
     blocks = _blocks(content)
     for index, block in enumerate(blocks):
         if isinstance(block, ToolResultBlock):
-            text = _text(block.content, f"{path}[{index}].content")
-            # Nothing else would tell the model that the call failed.
-            yield Message("tool", f"Error: {text}" if block.is_error else text, tool_call_id=block.tool_use_id)
+            yield _result(block, f"{path}[{index}].content", attachments)
         else:
-            texts.append(_text_of(block, f"{path}[{index}]"))
-    if texts or not blocks:
-        yield Message("user", _lines(texts))
+            _add(said, block, f"{path}[{index}]")
+    if any(not isinstance(block, ToolResultBlock) for block in blocks) or not blocks:
+        yield Message("user", said.text, media=tuple(said.media))
+
+
+def _result(block: ToolResultBlock, path: str, attachments: Attachments) -> Message:
+    given = Composition(attachments, separator="\n")
+    for index, inner in enumerate(_blocks(block.content)):
+        _add(given, inner, f"{path}[{index}]")
+    # Nothing else would tell the model that the call failed.
+    prefix = "Error: " if block.is_error else ""
+    media = moved(given.media, len(prefix))
+    return Message("tool", prefix + given.text, tool_call_id=block.tool_use_id, media=media)
+
+
+def _add(said: Composition, block: ContentBlock, path: str) -> None:
+    if not isinstance(block, ImageBlock):
+        said.add_text(_text_of(block, path))
+        return
+    match block.source.type:
+        case "base64":
+            field, text = "data", block.source.data
+        case "url":
+            field, text = "url", block.source.url
+        case kind:
+            raise UnsupportedField(f"{path}.source", f"an image of type '{kind}' is not kept here; send its base64")
+    place = f"{path}.source.{field}"
+    if text is None:
+        raise _missing(place)
+    said.add_media(Reference("image", text, place, is_base64=field == "data"))
 
 
 def _assistant(content: str | list[ContentBlock], path: str) -> Message:
@@ -125,10 +151,12 @@ def _document_text(block: DocumentBlock, path: str) -> str:
         case _:
             raise UnsupportedField(path, f"a document of type '{source.type}' needs another model; send its text")
     if text is None:
-        raise InvalidRequest(
-            f"'{path}.{field}' is missing.", param=f"{path}.{field}", code="missing_required_parameter"
-        )
+        raise _missing(f"{path}.{field}")
     return text
+
+
+def _missing(place: str) -> InvalidRequest:
+    return InvalidRequest(f"'{place}' is missing.", param=place, code="missing_required_parameter")
 
 
 def _blocks(content: str | Sequence[ContentBlock] | None) -> Sequence[ContentBlock]:
@@ -144,11 +172,14 @@ def _joined(messages: Iterator[Message]) -> list[Message]:
         if last is None or last.role != message.role or message.role not in {"user", "assistant"}:
             joined.append(message)
             continue
+        is_user = message.role == "user"
+        content = _lines((last.content, message.content)) if is_user else last.content + message.content
         joined[-1] = Message(
             message.role,
-            _lines((last.content, message.content)) if message.role == "user" else last.content + message.content,
+            content,
             tool_calls=last.tool_calls + message.tool_calls,
             reasoning=((last.reasoning or "") + (message.reasoning or "")) or None,
+            media=last.media + moved(message.media, len(content) - len(message.content)),
         )
     return joined
 

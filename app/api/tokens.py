@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from app.api.bodies import body_docs, read_body
 from app.api.chat import to_generation
 from app.api.context import context_of
+from app.api.media.attachments import Attachments, translated
 from app.api.openai_errors import ERROR_DOCS
 from app.api.replies import Call, UnaryReply
 from app.core.conversation import Conversation, RawPrompt
@@ -37,7 +38,8 @@ async def tokenize(request: Request) -> Response:
     """Say which tokens a text or a conversation is."""
     context = context_of(request)
     body = (await read_body(request, TokenizeRequestBody)).root
-    asked = TokenizeRequest(to_prompt(body), has_pieces=bool(body.return_token_strs))
+    prompt = await translated(partial(to_prompt, body), context.read_media)
+    asked = TokenizeRequest(prompt, has_pieces=bool(body.return_token_strs))
     encode = partial(_tokenized, model=context.registry.find(body.model))
     return UnaryReply(Call(context.registry, body.model, asked, context.record), encode)
 
@@ -55,12 +57,11 @@ async def detokenize(request: Request) -> Response:
     return UnaryReply(Call(context.registry, body.model, DetokenizeRequest(body.tokens), context.record), _detokenized)
 
 
-def to_prompt(body: TokenizeTextRequest | TokenizeChatRequest) -> Conversation | RawPrompt:
+def to_prompt(body: TokenizeTextRequest | TokenizeChatRequest, attachments: Attachments) -> Conversation | RawPrompt:
     """What a completion or a chat completion of this body would be given. Errors: InvalidRequest."""
     if isinstance(body, TokenizeTextRequest):
         return RawPrompt(body.prompt, adds_special_tokens=body.add_special_tokens is not False)
-    prompt = to_generation(body).prompt
-    return msgspec.structs.replace(prompt, opens_answer=body.add_generation_prompt is not False)
+    return to_generation(body, attachments).prompt
 
 
 def _tokenized(events: list[Event], model: ServedModel) -> bytes:

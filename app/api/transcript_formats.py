@@ -12,6 +12,9 @@ from app.core.events import Event, Segment, TextDelta, Transcribed, Usage, Word
 from app.errors import ServerError
 from app.schemas.transcriptions import TranscriptFormat
 
+# JSON has no minus infinity, which is what mlx_whisper gives where its own rules forbid a token that it took.
+_IMPOSSIBLE = -1000.0
+
 
 @dataclass(frozen=True, slots=True)
 class TranscriptReply:
@@ -127,7 +130,7 @@ def _segment(segment: Segment) -> dict[str, object]:
         "text": segment.text,
         "tokens": segment.tokens,
         "temperature": segment.temperature,
-        "avg_logprob": segment.avg_logprob,
+        "avg_logprob": segment.avg_logprob if math.isfinite(segment.avg_logprob) else _IMPOSSIBLE,
         "compression_ratio": segment.compression_ratio,
         "no_speech_prob": segment.no_speech_prob,
     }

@@ -20,13 +20,14 @@ class ToolCall(msgspec.Struct, frozen=True, array_like=True):
 class Media(msgspec.Struct, frozen=True, array_like=True):
     """A picture, film or sound in a message: the bytes of its file, and how many characters of text stand before it.
 
-    `detail` is how closely a picture is looked at.
+    `detail` is how closely a picture is looked at, `place` where it is in the client's request.
     """
 
     kind: MediaKind
     data: bytes
     position: int
     detail: Literal["auto", "low", "high"] = "auto"
+    place: str = ""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -85,7 +86,8 @@ class Reasoning(msgspec.Struct, frozen=True, omit_defaults=True):
 class Conversation(msgspec.Struct, frozen=True, omit_defaults=True, tag="conversation"):
     """Messages that the model's chat template turns into a prompt; `template_arguments` are further variables of it.
 
-    Unless it `opens_answer`, the prompt ends where the last message does.
+    Unless it `opens_answer`, the prompt ends where the last message does. With `continues_last` the last message is an
+    assistant's, and the answer goes on with its text, without thinking first.
     """
 
     messages: list[Message]
@@ -93,6 +95,7 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True, tag="convers
     reasoning: Reasoning = Reasoning()
     template_arguments: dict[str, object] = {}
     opens_answer: bool = True
+    continues_last: bool = False
 
 
 class RawPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="raw"):

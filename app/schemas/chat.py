@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, JsonValue
 
 from app.schemas.base import Metadata, NaturalInt, PositiveInt, Unsupported, WireModel, refused_unless
+from app.schemas.media import InputAudio, UrlField
 from app.schemas.output_format import OutputFormatFields
 from app.schemas.sampling import SamplingFields
 from app.schemas.tools import ToolFields, WireToolCall
@@ -19,11 +20,16 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
 class ContentPart(WireModel):
-    """A piece of a message; other types than text and refusal are refused by the translation, which names them."""
+    """A piece of a message; the translation refuses types that it does not know by their name."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: UrlField | None = None
+    # As vLLM has them.
+    video_url: UrlField | None = None
+    audio_url: UrlField | None = None
+    input_audio: InputAudio | None = None
 
 
 class ChatMessage(WireModel):
@@ -77,6 +83,9 @@ class ChatCompletionRequest(SamplingFields, OutputFormatFields, ToolFields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
+    # Where the prompt ends: before an answer, after the last message, or within that message's text, which goes on.
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     # How the model thinks: OpenAI's field, OpenRouter's, and vLLM's for the most tokens of it.
     reasoning_effort: Effort | None = None
     reasoning: ReasoningOptions | None = None

@@ -87,7 +87,22 @@ class DocumentBlock(WireModel):
     citations: CitationsConfig | None = None
 
 
-_TYPES = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result", "tool_reference", "document")
+class ImageSource(WireModel):
+    """Where a picture is: base64 in `data`, or a URL; other types are refused by the translation."""
+
+    type: str
+    data: str | None = None
+    url: str | None = None
+
+
+class ImageBlock(WireModel):
+    """A picture."""
+
+    type: Literal["image"]
+    source: ImageSource
+
+
+_TYPES = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result", "tool_reference", "document", "image")
 
 
 class OtherBlock(WireModel):
@@ -110,6 +125,7 @@ ContentBlock = Annotated[
     | Annotated[ToolResultBlock, Tag("tool_result block")]
     | Annotated[ToolReferenceBlock, Tag("tool_reference block")]
     | Annotated[DocumentBlock, Tag("document block")]
+    | Annotated[ImageBlock, Tag("image block")]
     | Annotated[OtherBlock, Tag("other block")],
     Discriminator(_kind_of_block),
 ]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, JsonValue, Tag
 
 from app.schemas.base import WireModel
+from app.schemas.media import ImageDetail, InputAudio
 from app.schemas.responses_tools import WireTool, field_of
 
 MAX_ITEMS = 10_000
@@ -52,11 +53,15 @@ class KeptModel(WireModel):
 
 
 class ContentPart(KeptModel):
-    """A piece of a message, an output or a thought; what is no text is refused where a model would have to read it."""
+    """A piece of a message, an output or a thought; what a model cannot read is refused where it would have to."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: str | None = None
+    file_id: str | None = None
+    detail: ImageDetail | None = None
+    input_audio: InputAudio | None = None
     annotations: list[JsonValue] | None = None
     logprobs: list[JsonValue] | None = None
 

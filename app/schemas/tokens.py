@@ -22,15 +22,10 @@ class TokenizeTextRequest(WireModel):
 
 
 class TokenizeChatRequest(ChatCompletionRequest):
-    """The body of a chat completion request, whose prompt is counted and not answered.
+    """The body of a chat completion request, whose prompt is counted and not answered."""
 
-    Without `add_generation_prompt` it ends where its last message does.
-    """
-
-    add_generation_prompt: bool | None = None
     return_token_strs: bool | None = None
     add_special_tokens: Annotated[bool | None, refused_unless(False)] = None
-    continue_final_message: Annotated[bool | None, refused_unless(False)] = None
     chat_template: Unsupported = None
     mm_processor_kwargs: Unsupported = None
 

@@ -3,15 +3,17 @@ from typing import Any
 import pytest
 
 from app.api.chat_messages import to_messages
+from app.api.media.attachments import Attachments
 from app.core.conversation import Message, ToolCall
 from app.errors import InvalidRequest
 from app.schemas.chat import ChatMessage
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"x": 1}'}}
 
 
 def translated(**message: Any) -> Message:
-    (one,) = to_messages([ChatMessage.model_validate(message)])
+    (one,) = to_messages([ChatMessage.model_validate(message)], Attachments())
     return one
 
 
@@ -49,7 +51,11 @@ def test_a_result_says_which_call_it_answers() -> None:
         ({"role": "user", "content": "x", "tool_calls": [CALL]}, "messages[0].tool_calls", "Only an assistant"),
         ({"role": "function", "name": "f", "content": "7"}, "messages[0].role", "'tool'"),
         ({"role": "assistant", "tool_calls": [CALL | {"type": "custom"}]}, "messages[0].tool_calls[0].type", "custom"),
-        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[0].content[0]", "another model"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[0].content[0].image_url", "needs 'image_url'"),
+        ({"role": "user", "content": [{"type": "input_audio"}]}, "messages[0].content[0].input_audio", "needs"),
+        ({"role": "user", "content": [{"type": "file", "file": {}}]}, "messages[0].content[0]", "type 'file'"),
+        ({"role": "system", "content": [IMAGE]}, "messages[0].content[0]", "cannot be read in this message"),
+        ({"role": "assistant", "content": [IMAGE]}, "messages[0].content[0]", "cannot be read in this message"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text", "needs 'text'"),
     ],
 )

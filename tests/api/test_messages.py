@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.api.bodies import _explained
+from app.api.media.attachments import Attachments
 from app.api.messages import to_conversation
 from app.core.conversation import Effort, Reasoning, Tool, ToolUse
 from app.core.output_format import JsonSchema
@@ -28,7 +29,7 @@ from tests.fixtures.message_bodies import (
 
 def tools(**fields: object) -> ToolUse | None:
     body = {"max_tokens": 99, "messages": [user(text("hello"))], **fields}
-    return to_conversation(MessagesRequest.model_validate_json(json.dumps(body))).tools
+    return to_conversation(MessagesRequest.model_validate_json(json.dumps(body)), Attachments()).tools
 
 
 class TestThinking:
@@ -44,12 +45,12 @@ class TestThinking:
     )
     def test_asks_the_model_to_think(self, fields: dict[str, Any], expected: Reasoning) -> None:
         body = MessagesRequest.model_validate({"max_tokens": 9, "messages": [user(text("x"))], **fields})
-        assert to_conversation(body).reasoning == expected
+        assert to_conversation(body, Attachments()).reasoning == expected
 
     @pytest.mark.parametrize(("effort", "expected"), [("medium", "medium"), ("xhigh", "xhigh"), ("max", "xhigh")])
     def test_asks_for_no_more_effort_than_there_is(self, effort: str, expected: Effort) -> None:
         body = {"max_tokens": 9, "messages": [user(text("x"))], "output_config": {"effort": effort}}
-        assert to_conversation(MessagesRequest.model_validate(body)).reasoning.effort == expected
+        assert to_conversation(MessagesRequest.model_validate(body), Attachments()).reasoning.effort == expected
 
 
 class TestTools:
@@ -84,7 +85,7 @@ class TestTools:
         assert tools(tools=deferred) is None
         found = user(result([{"type": "tool_reference", "tool_name": "write"}]))
         body = {"max_tokens": 9, "messages": [CALLED, found], "tools": [PING, *deferred]}
-        asked = to_conversation(MessagesRequest.model_validate(body))
+        asked = to_conversation(MessagesRequest.model_validate(body), Attachments())
         assert asked.tools is not None
         assert [tool.name for tool in asked.tools.tools] == ["ping", "write"]
         assert asked.messages[-1].content == "The tool write can be called now."
@@ -118,20 +119,24 @@ class TestFields:
 
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
+KEPT_IMAGE = {"type": "image", "source": {"type": "file", "file_id": "file_1"}}
+DOCUMENT = {"type": "document"}
+IN_DOCUMENT = "messages[0].content[0].source.content[0]"
 PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": ""}}
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"messages": [user(text("x"), IMAGE)]}, "messages[0].content[1]"),
-        ({"messages": [CALLED, user(result([IMAGE]))]}, "messages[1].content[0].content[0]"),
+        ({"messages": [user(text("x"), KEPT_IMAGE)]}, "messages[0].content[1].source"),
+        ({"messages": [CALLED, user(result([KEPT_IMAGE]))]}, "messages[1].content[0].content[0].source"),
+        ({"messages": [assistant(IMAGE)]}, "messages[0].content[0]"),
+        ({"messages": [user(DOCUMENT | {"source": {"type": "content", "content": [IMAGE]}})]}, IN_DOCUMENT),
         ({"messages": [user(PDF)]}, "messages[0].content[0].source"),
         ({"messages": [user(CALL)]}, "messages[0].content[0]"),
         ({"messages": [user(thought("x"))]}, "messages[0].content[0]"),
         ({"messages": [CALLED, assistant(result("x"))]}, "messages[1].content[0]"),
         ({"messages": [user(text("x")), assistant({"type": "server_tool_use"})]}, "messages[1].content[0]"),
-        ({"messages": [user(text("x")), assistant(text("The answer is ("))]}, "messages[1]"),
         ({"container": "c"}, "container"),
         ({"mcp_servers": [{"type": "url", "url": "x", "name": "y"}]}, "mcp_servers"),
         ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "context_management.edits[0].type"),
@@ -160,6 +165,9 @@ KEEP = {"type": "thinking_turns", "value": 0}
         ({"messages": [CALLED, user(result("x") | {"tool_use_id": "other"})]}, "messages[1].content[0].tool_use_id"),
         ({"messages": [user(result("x")), CALLED]}, "messages[0].content[0].tool_use_id"),
         ({"messages": [user({"type": "document", "source": {"type": "text"}})]}, "messages[0].content[0].source.data"),
+        ({"messages": [user({"type": "image", "source": {"type": "base64"}})]}, "messages[0].content[0].source.data"),
+        ({"messages": [user({"type": "image", "source": {"type": "url"}})]}, "messages[0].content[0].source.url"),
+        ({"messages": [user({"type": "image"})]}, "messages[0].content[0].source"),
         (
             {"messages": [assistant(thought("", "thinking:VGhl!")), user(text("x"))]},
             "messages[0].content[0].signature",

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from app.api.chat import to_generation
+from app.api.media.attachments import Attachments
 from app.api.tokens import to_prompt
 from app.core.conversation import Conversation, RawPrompt
 from app.errors import InvalidRequest
@@ -20,7 +21,7 @@ CHAT = {
 
 
 def prompt(**body: object) -> Conversation | RawPrompt:
-    return to_prompt(TokenizeRequestBody.model_validate_json(json.dumps(body)).root)
+    return to_prompt(TokenizeRequestBody.model_validate_json(json.dumps(body)).root, Attachments())
 
 
 def test_a_text() -> None:
@@ -30,7 +31,7 @@ def test_a_text() -> None:
 
 
 def test_a_conversation_is_what_a_chat_completion_makes_of_it() -> None:
-    chat = to_generation(ChatCompletionRequest.model_validate_json(json.dumps(CHAT))).prompt
+    chat = to_generation(ChatCompletionRequest.model_validate_json(json.dumps(CHAT)), Attachments()).prompt
     assert prompt(**CHAT) == prompt(**CHAT, add_generation_prompt=True) == chat
     assert isinstance(chat, Conversation)
     assert chat.opens_answer

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from mlx_whisper.writers import WriteSRT, WriteVTT
+from msgspec.structs import replace
 
 from app.api.transcript_formats import TranscriptReply, TranscriptStream
 from app.core.events import Event, Segment, Started, TextDelta, Transcribed, Usage, Word
@@ -88,6 +89,13 @@ def test_verbose_json_has_the_segments() -> None:
         "compression_ratio": 1.5,
         "no_speech_prob": 0.125,
     }
+
+
+@pytest.mark.parametrize("logprob", [float("-inf"), float("nan")])
+def test_what_json_has_no_number_for_is_a_number_all_the_same(logprob: float) -> None:
+    events: list[Event] = [replace(SEGMENTS[0], avg_logprob=logprob), EVENTS[-1]]
+    reply = json.loads(TranscriptReply("verbose_json").whole(events))
+    assert VerboseTranscript.model_validate(reply, strict=True).segments[0].avg_logprob == -1000.0  # type: ignore[index]
 
 
 def test_words_are_beside_the_segments_or_in_their_place() -> None:

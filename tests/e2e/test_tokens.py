@@ -66,7 +66,7 @@ def test_who_generates_is_not_waited_for(server: ServerProcess) -> None:
         ("tokenize", {"prompt": ["a"]}, "prompt"),
         ("tokenize", {"messages": []}, "messages"),
         ("tokenize", {"messages": [{"role": "nobody", "content": "a"}]}, "messages[0].role"),
-        ("tokenize", {"messages": chat()["messages"], "continue_final_message": True}, "continue_final_message"),
+        ("tokenize", {"messages": chat()["messages"], "continue_final_message": True}, "messages"),
         ("tokenize", {"messages": chat()["messages"], "add_special_tokens": True}, "add_special_tokens"),
         ("tokenize", {"messages": chat()["messages"], "chat_template": "x"}, "chat_template"),
         ("detokenize", {}, "tokens"),

@@ -4,12 +4,15 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from loguru import logger
 
+from app.api.media.attachments import translated
 from app.api.responses.event_log import EventLog
 from app.api.responses.kept import conversation_of, read_input
 from app.api.responses.making import Making, Workplace, Write
+from app.api.responses.order import Order, to_order
 from app.core.record import RequestRecord
 from app.errors import InternalError, InvalidRequest, QueueFull, ServerError, ShuttingDown
 from app.schemas.responses import ResponseRequest
@@ -43,8 +46,12 @@ class ResponseDesk:
 
     async def prepare(self, body: ResponseRequest, record: RequestRecord) -> Making:
         """A response that can be made. Errors: InvalidRequest, NotFound."""
+        return Making(self.place, await self.read(body), conversation_of(body), record)
+
+    async def read(self, body: ResponseRequest) -> Order:
+        """What a body asks for, with what it continues and its media. Errors: InvalidRequest, NotFound."""
         given = await read_input(self.place.store, body, self.running)
-        return Making(self.place, body, given, conversation_of(body), record)
+        return await translated(partial(to_order, body, given), self.place.media.read)
 
     async def make(self, making: Making, held: ExitStack, write: Write) -> None:
         """Make a response and close `held`; `write` takes the events of its stream.
@@ -115,7 +122,10 @@ class ResponseDesk:
             log.close()
             del self._tasks[making.id]
             self._drop_old_logs()
-        logger.info("{} {} in the background: {}", making.record.request_id, making.id, making.stream.status)
+        record = making.record
+        logger.bind(**record.figures()).info(
+            "{} {} in the background: {}", record.request_id, making.id, making.stream.status
+        )
 
     def _drop_old_logs(self) -> None:
         old = [response_id for response_id in self._logs if response_id not in self.running]

@@ -8,9 +8,10 @@ from itertools import chain
 import msgspec
 from loguru import logger
 
+from app.api.media.reader import MediaReader
 from app.api.responses.items import stored_items
 from app.api.responses.kept import CONVERSATION_ITEM, RESPONSE, RESPONSE_INPUT, RESPONSE_OUTPUT
-from app.api.responses.order import Input, to_conversation, to_generation, to_toolbox
+from app.api.responses.order import Order, to_generation
 from app.api.responses.output_items import Shown
 from app.api.responses.response_object import ResponseObject, summary_of
 from app.api.responses.stream import ResponseStream
@@ -33,32 +34,30 @@ Write = Callable[[bytes], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """Where responses are made and kept."""
+    """Where responses are made and kept, and their media read."""
 
     registry: Registry
     store: Store
+    media: MediaReader
 
 
 class Making:
     """A response that is being made. Owned by the event loop's thread."""
 
-    def __init__(
-        self, place: Workplace, body: ResponseRequest, given: Input, conversation_id: str | None, record: RequestRecord
-    ) -> None:
+    def __init__(self, place: Workplace, order: Order, conversation_id: str | None, record: RequestRecord) -> None:
         """Errors: InvalidRequest, ModelNotFound."""
-        self.body = body
+        body = self.body = order.body
         self.record = record
         # Set by whoever cancels the making, where it is to have failed by that.
         self.stop_error: ServerError | None = None
-        toolbox = to_toolbox(body, given)
-        self._request = to_generation(body, to_conversation(body, given, toolbox))
+        self._request = to_generation(body, order.conversation)
         self._place = place
-        self._given = given
+        self._given = order.given
         self._conversation_id = conversation_id
         self._is_noted = False
         model = place.registry.find(body.model)
         self.about = ResponseObject(body, body.model or model.spec.name, conversation_id)
-        self.stream = ResponseStream(self.about, toolbox, _shown(body))
+        self.stream = ResponseStream(self.about, order.toolbox, _shown(body))
         self._response = b""
 
     @property

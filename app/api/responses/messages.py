@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from app.api.media.attachments import Attachments
+from app.api.media.composition import Composition
+from app.api.media.reference import Reference
 from app.api.responses.reasoning import unsealed
 from app.api.responses.toolbox import CUSTOM_PARAMETER, joined
 from app.api.volatile_headers import without_volatile_headers
 from app.core.conversation import Message, ToolCall
 from app.errors import InvalidRequest, UnsupportedField
+from app.schemas.media import InputAudio
 from app.schemas.responses_items import (
     Content,
     ContentPart,
@@ -27,11 +31,11 @@ from app.schemas.responses_items import (
 _TEXT_TYPES = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 
 
-def to_messages(items: Iterable[tuple[str, KeptItem]]) -> list[Message]:
+def to_messages(items: Iterable[tuple[str, KeptItem]], attachments: Attachments) -> list[Message]:
     """The messages that items are, each given with its place. Errors: InvalidRequest naming the place."""
     placed = list(items)
     outputs = (FunctionCallOutputItem, CustomToolCallOutputItem)
-    reader = _Reader({item.call_id for _, item in placed if isinstance(item, outputs)})
+    reader = _Reader({item.call_id for _, item in placed if isinstance(item, outputs)}, attachments)
     for path, item in placed:
         reader.read(item, path)
     reader.end_turn()
@@ -50,21 +54,24 @@ class _Turn:
 class _Reader:
     """Puts together what belongs together."""
 
-    def __init__(self, answered: set[str]) -> None:
+    def __init__(self, answered: set[str], attachments: Attachments) -> None:
         self.messages: list[Message] = []
         self._turn: _Turn | None = None
         self._answered = answered
+        self._attachments = attachments
         self._call_ids: set[str] = set()
 
     def read(self, item: KeptItem, path: str) -> None:
         match item:
             case MessageItem(role="assistant"):
                 self._say(_text(item.content, f"{path}.content"))
+            case MessageItem(role="user"):
+                self.end_turn()
+                said = self._composed(item.content, f"{path}.content")
+                self.messages.append(Message("user", said.text, media=tuple(said.media)))
             case MessageItem():
                 self.end_turn()
-                text = _text(item.content, f"{path}.content")
-                is_user = item.role == "user"
-                self.messages.append(Message("user", text) if is_user else system_message(text))
+                self.messages.append(system_message(_text(item.content, f"{path}.content")))
             case ReasoningItem():
                 self._open_turn().reasoning += _thought(item, path)
             # Cut off, and nobody made it.
@@ -112,7 +119,28 @@ class _Reader:
                 f"No tool call found for the output with call_id '{item.call_id}'.", param=f"{path}.call_id"
             )
         self.end_turn()
-        self.messages.append(Message("tool", _text(item.output, f"{path}.output"), tool_call_id=item.call_id))
+        given = self._composed(item.output, f"{path}.output")
+        self.messages.append(Message("tool", given.text, tool_call_id=item.call_id, media=tuple(given.media)))
+
+    def _composed(self, content: Content, path: str) -> Composition:
+        said = Composition(self._attachments)
+        if isinstance(content, str):
+            said.add_text(content)
+            return said
+        for index, part in enumerate(content):
+            place = f"{path}[{index}]"
+            match part:
+                case ContentPart(type="input_image", image_url=str(url)):
+                    said.add_media(Reference("image", url, f"{place}.image_url"), part.detail)
+                case ContentPart(type="input_image", file_id=str()):
+                    raise UnsupportedField(f"{place}.file_id", "no files are kept; send the image in 'image_url'")
+                case ContentPart(type="input_audio", input_audio=InputAudio(data=data)):
+                    said.add_media(Reference("audio", data, f"{place}.input_audio", is_base64=True))
+                case ContentPart(type="input_image" | "input_audio"):
+                    raise _missing(part, "input_audio" if part.type == "input_audio" else "image_url", place)
+                case _:
+                    said.add_text(_part(part, place))
+        return said
 
 
 def system_message(text: str) -> Message:
@@ -137,9 +165,13 @@ def _text(content: Content, path: str) -> str:
 
 def _part(part: ContentPart, path: str) -> str:
     if part.type not in (*_TEXT_TYPES, "refusal"):
-        raise UnsupportedField(path, f"parts of type '{part.type}' need another model")
+        raise UnsupportedField(path, f"parts of type '{part.type}' cannot be read here")
     field = "refusal" if part.type == "refusal" else "text"
     text = part.refusal if field == "refusal" else part.text
     if text is None:
-        raise InvalidRequest(f"A part of type '{part.type}' needs '{field}'.", param=f"{path}.{field}")
+        raise _missing(part, field, path)
     return text
+
+
+def _missing(part: ContentPart, field: str, path: str) -> InvalidRequest:
+    return InvalidRequest(f"A part of type '{part.type}' needs '{field}'.", param=f"{path}.{field}")

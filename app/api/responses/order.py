@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from app.api.media.attachments import Attachments
 from app.api.output_format import schema_text
 from app.api.responses.messages import system_message, to_messages
 from app.api.responses.toolbox import Toolbox
@@ -34,6 +35,22 @@ class Input:
         return [item for item in (*self.history, *self.items) if isinstance(item, ToolsItem)]
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A body, and what its input comes to for a model."""
+
+    body: ResponseRequest
+    given: Input
+    toolbox: Toolbox
+    conversation: Conversation
+
+
+def to_order(body: ResponseRequest, given: Input, attachments: Attachments) -> Order:
+    """Translate what makes the prompt. Errors: InvalidRequest."""
+    toolbox = to_toolbox(body, given)
+    return Order(body, given, toolbox, to_conversation(body, given, toolbox, attachments))
+
+
 def to_toolbox(body: ResponseRequest, given: Input) -> Toolbox:
     """The tools of the request and of its input. Errors: InvalidRequest."""
     tools = list(body.tools or ())
@@ -42,9 +59,9 @@ def to_toolbox(body: ResponseRequest, given: Input) -> Toolbox:
     return Toolbox(tools)
 
 
-def to_conversation(body: ResponseRequest, given: Input, toolbox: Toolbox) -> Conversation:
+def to_conversation(body: ResponseRequest, given: Input, toolbox: Toolbox, attachments: Attachments) -> Conversation:
     """What the model is told. Errors: InvalidRequest."""
-    messages = to_messages(given.placed())
+    messages = to_messages(given.placed(), attachments)
     if body.instructions:
         messages.insert(0, system_message(body.instructions))
     if not messages:

@@ -24,7 +24,7 @@ class ResponseReply(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = self._context.record
         if self._body.background:
-            reply = await self._begin(RequestRecord(record.request_id, record.client, timeout_s=record.timeout_s))
+            reply = await self._begin(record)
         elif self._body.stream:
             await self._stream(receive, send)
             return
@@ -41,7 +41,9 @@ class ResponseReply(Response):
 
     async def _begin(self, record: RequestRecord) -> Response:
         with self._desk.hold(self._body) as held:
-            making = await self._desk.prepare(self._body, record)
+            own = record.go_on_alone()
+            held.callback(own.end)
+            making = await self._desk.prepare(self._body, own)
             response = making.response
             log = await self._desk.start(making, held)
         return FollowReply(log, -1, self._context.heartbeat_s) if self._body.stream else json_reply(response)

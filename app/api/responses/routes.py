@@ -10,9 +10,8 @@ from app.api.context import context_of
 from app.api.openai_errors import ERROR_DOCS
 from app.api.replies import Call, UnaryReply
 from app.api.responses.desk import ResponseDesk
-from app.api.responses.kept import RESPONSE, RESPONSE_INPUT, no_response, read_input
+from app.api.responses.kept import RESPONSE, RESPONSE_INPUT, no_response
 from app.api.responses.listing import list_reply, page_of
-from app.api.responses.order import to_conversation, to_toolbox
 from app.api.responses.replies import FollowReply, ResponseReply, json_reply
 from app.api.responses.response_object import error_json
 from app.core.events import Event, Tokenized
@@ -69,9 +68,7 @@ async def count_input_tokens(request: Request) -> Response:
     """Say how many tokens an input has, its history and tools included."""
     context = context_of(request)
     body = await read_body(request, ResponseRequest)
-    desk = desk_of(request)
-    given = await read_input(desk.place.store, body, desk.running)
-    asked = TokenizeRequest(to_conversation(body, given, to_toolbox(body, given)))
+    asked = TokenizeRequest((await desk_of(request).read(body)).conversation)
     return UnaryReply(Call(context.registry, body.model, asked, context.record), _count)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.api.media.reader import open_media
 from app.api.responses.desk import MAX_BACKGROUND, ResponseDesk
 from app.api.responses.kept import RESPONSE
 from app.api.responses.making import Workplace
@@ -26,8 +27,9 @@ END_TOKEN = 2
 async def opened(llama_folder: Path, folder: Path) -> AsyncGenerator[ResponseDesk]:
     """A desk with a model and a store of its own."""
     registry = Registry((ModelSpec(model_path=str(llama_folder)),), folder)
-    store = open_store(Settings(store_in_memory=True))
-    desk = ResponseDesk(Workplace(registry, store))
+    settings = Settings(store_in_memory=True)
+    store = open_store(settings)
+    desk = ResponseDesk(Workplace(registry, store, open_media(settings)))
     registry.start()
     try:
         assert await registry.wait_until_loaded()

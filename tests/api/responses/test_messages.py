@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from app.api.media.attachments import Attachments
 from app.api.responses.items import completed, item_json, read_item
 from app.api.responses.messages import to_messages
 from app.api.responses.reasoning import sealed, unsealed
@@ -24,13 +25,14 @@ def messages_of(*items: Any) -> list[Message]:
     given = items_of(*items)
     kept = [read_item(StoredObject("item", str(one.id), item_json(one), 0)) for one in completed(given)]
     placed = [[(f"input[{index}]", item) for index, item in enumerate(some)] for some in (given, kept)]
-    assert to_messages(placed[0]) == to_messages(placed[1])
-    return to_messages(placed[0])
+    before, after = (to_messages(items, Attachments()) for items in placed)
+    assert before == after
+    return before
 
 
 def refusal(*items: Any) -> str:
     with pytest.raises(InvalidRequest) as caught:
-        to_messages((f"input[{index}]", item) for index, item in enumerate(items_of(*items)))
+        to_messages([(f"input[{index}]", item) for index, item in enumerate(items_of(*items))], Attachments())
     assert caught.value.param is not None
     return caught.value.param
 
@@ -171,7 +173,12 @@ def test_thoughts_that_led_to_nothing_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("items", "param"),
     [
-        ([said("user", [{"type": "input_image", "image_url": "x"}])], "input[0].content[0]"),
+        ([said("user", [{"type": "input_image"}])], "input[0].content[0].image_url"),
+        ([said("user", [{"type": "input_image", "file_id": "file-1"}])], "input[0].content[0].file_id"),
+        ([said("user", [{"type": "input_audio"}])], "input[0].content[0].input_audio"),
+        ([said("user", [{"type": "input_file", "file_data": "x"}])], "input[0].content[0]"),
+        ([said("system", [{"type": "input_image", "image_url": "x"}])], "input[0].content[0]"),
+        ([said("assistant", [{"type": "input_image", "image_url": "x"}])], "input[0].content[0]"),
         ([said("user", "a"), said("user", [{"type": "input_text"}])], "input[1].content[0].text"),
         ([said("assistant", [{"type": "refusal", "text": "a"}])], "input[0].content[0].refusal"),
         ([call("1"), output("1", [{"type": "input_file", "file_id": "x"}])], "input[1].output[0]"),

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from app.api.media.attachments import Attachments
 from app.api.responses.items import completed
 from app.api.responses.order import Input, to_conversation, to_generation, to_toolbox
 from app.api.responses.truncation import shortened
@@ -27,7 +28,7 @@ def input_of(body: ResponseRequest) -> Input:
 def conversation_of(**fields: Any) -> Conversation:
     body = body_of(**fields)
     given = input_of(body)
-    return to_conversation(body, given, to_toolbox(body, given))
+    return to_conversation(body, given, to_toolbox(body, given), Attachments())
 
 
 def generation_of(**fields: Any) -> GenerationRequest:

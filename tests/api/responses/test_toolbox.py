@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from app.api.media.attachments import Attachments
 from app.api.responses.order import Input, to_conversation, to_toolbox
 from app.api.responses.toolbox import Toolbox
 from app.core.conversation import ToolUse
@@ -129,6 +130,6 @@ def test_one_call_at_once_where_that_is_asked_for() -> None:
     given = Input()
     assert body.tools is not None
     body = body.model_copy(update={"instructions": "x"})
-    use = to_conversation(body, given, to_toolbox(body, given)).tools
+    use = to_conversation(body, given, to_toolbox(body, given), Attachments()).tools
     assert use is not None
     assert not use.is_parallel

@@ -41,8 +41,8 @@ class TestMessages:
             ),
             (
                 [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}],
-                "messages[0].content[0]",
-                "'image_url'",
+                "messages[0].content[0].image_url",
+                "no data: URL of base64",
             ),
         ],
     )

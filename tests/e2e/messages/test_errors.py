@@ -33,7 +33,6 @@ class TestErrors:
             ({"extra_body": {"temperature": 1.5}}, "'temperature'"),
             ({"messages": [{"role": "tool", "content": "x"}]}, "'messages[0].role'"),
             ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "'tools[0].type'"),
-            ({"messages": [*HELLO, {"role": "assistant", "content": "The answer is"}]}, "'messages[1]'"),
         ],
     )
     def test_of_the_request_name_the_field(self, client: Anthropic, fields: dict[str, Any], words: str) -> None:

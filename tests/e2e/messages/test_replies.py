@@ -48,6 +48,13 @@ class TestReply:
         )
         assert reply.content[0].to_dict() == ask(client).content[0].to_dict()
 
+    def test_goes_on_with_what_the_client_has_begun(self, client: Anthropic) -> None:
+        begun: list[Any] = [*HELLO, {"role": "assistant", "content": "The answer is"}]
+        reply = ask(client, messages=begun)
+        assert text_of(reply)
+        assert not text_of(reply).startswith("The answer is")
+        assert prompt_tokens(reply) == client.messages.count_tokens(model="x", messages=begun).input_tokens
+
     def test_comes_below_another_address_too(self, server: ServerProcess, client: Anthropic) -> None:
         with open_client(server, "/anthropic") as other:
             assert text_of(ask(other)) == text_of(ask(client))

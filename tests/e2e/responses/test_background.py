@@ -95,7 +95,7 @@ class TestBackground:
         assert refusal(server, input="x", background=True, store=False) == (400, None, "store")
 
     def test_does_not_hide_what_is_wrong_with_the_request(self, server: ServerProcess) -> None:
-        wrong = refusal(server, input=[{"role": "user", "content": [{"type": "input_image"}]}], background=True)
+        wrong = refusal(server, input=[{"role": "user", "content": [{"type": "input_file"}]}], background=True)
         assert wrong == (400, "unsupported_parameter", "input[0].content[0]")
 
 

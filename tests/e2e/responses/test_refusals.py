@@ -18,7 +18,7 @@ from tests.e2e.wire import Call
         ({"input": [{"role": "user"}]}, "missing_required_parameter", "input[0].content"),
         ({"input": [{"type": "strange"}]}, "invalid_value", "input[0]"),
         (
-            {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
             "unsupported_parameter",
             "input[0].content[0]",
         ),
