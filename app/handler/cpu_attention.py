@@ -48,6 +48,11 @@ def _attention(
     scores = scores.reshape(batch, num_heads, num_tokens, num_positions)
     if isinstance(mask, mx.array):
         scores = mx.where(mask, scores, _LOWEST) if mask.dtype == mx.bool_ else scores + mask
+    try:
+        mx.eval(scores)
+    except ValueError:
+        # A function that is being compiled, as vision towers are: there are no values yet.
+        return _mlx_attention(q, k, v, scale=scale, mask=mask)
     sums = _exponentials(scores, is_causal=isinstance(mask, str))
     sought = (scores.reshape(*folded, num_positions) @ v).reshape(batch, num_heads, num_tokens, v.shape[3])
     return sought / sums
@@ -56,9 +61,8 @@ def _attention(
 def _exponentials(scores: mx.array, *, is_causal: bool) -> mx.array:
     """Put the softmax's numerators over the last axis in the place of the scores, which nobody else has seen.
 
-    Gives their sums, shape (..., 1).
+    Gives their sums, shape (..., 1). The scores have been computed.
     """
-    mx.eval(scores)
     values = np.array(scores, copy=False)
     if is_causal:
         num_tokens, num_positions = values.shape[-2:]

@@ -17,11 +17,12 @@ from transformers import AutoTokenizer
 from app.core.events import Embedded, Usage
 from app.core.failures import to_event
 from app.core.frames import ModelInfo
+from app.core.model_config import context_length
 from app.core.requests import EmbeddingRequest
 from app.errors import ContextLengthExceeded, InternalError, InvalidRequest, ModelLoadError
 from app.handler import device
 from app.handler.base import Handler
-from app.handler.context import context_length, num_tokens_at_least
+from app.handler.context import num_tokens_at_least
 from app.handler.embedding_line import EmbeddingLine, PassSize, PreparedEmbedding, Row, WaitingRequest
 
 _PASSES_BETWEEN_CLEARS = 64

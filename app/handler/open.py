@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
+from app.core.model_kind import kind_of
 from app.core.requests import Kind
 from app.errors import ModelLoadError
 from app.handler import device
 from app.handler.base import AnyHandler, Emit
 from app.handler.flux.models import with_repository
-from app.handler.kind import kind_of
 from app.handler.source import resolve
 from app.settings import ModelSpec
+
+# Where the libraries of a kind go by another name.
+_EXTRAS: Final[dict[Kind, str]] = {"vlm": "vision"}
 
 
 def open_handler(spec: ModelSpec, cache_dir: Path, emit: Emit, say: Callable[[str], None]) -> AnyHandler:
@@ -23,12 +27,17 @@ def open_handler(spec: ModelSpec, cache_dir: Path, emit: Emit, say: Callable[[st
     if spec.draft_model_path is not None:
         spec = spec.model_copy(update={"draft_model_path": str(resolve(spec.draft_model_path, cache_dir, say))})
     kind = kind_of(folder, spec.model_type or (spec.config_name and "image-generation"))
-    handler = _handler_class(kind)
+    if spec.adapter_path is not None and kind != "lm":
+        raise ModelLoadError(
+            f"'{spec.model_path}' is of kind {kind}, which takes no adapters; leave out --adapter-path."
+        )
+    handler = handler_class(kind)
     device.prepare_process()
     return handler(folder, spec, emit)
 
 
-def _handler_class(kind: Kind) -> type[AnyHandler]:
+def handler_class(kind: Kind) -> type[AnyHandler]:
+    """The class of a kind. Errors: ModelLoadError when its libraries are not installed."""
     # Imported when asked for: each kind needs libraries that the others do not.
     try:
         match kind:
@@ -36,6 +45,10 @@ def _handler_class(kind: Kind) -> type[AnyHandler]:
                 from app.handler.lm.handler import LMHandler
 
                 return LMHandler
+            case "vlm":
+                from app.handler.vlm.handler import VLMHandler
+
+                return VLMHandler
             case "embeddings":
                 from app.handler.embeddings import EmbeddingsHandler
 
@@ -55,5 +68,5 @@ def _handler_class(kind: Kind) -> type[AnyHandler]:
     except ImportError as error:
         raise ModelLoadError(
             f"Models of kind {kind} need a library that is not installed ({error.name}): "
-            f"pip install 'mlx-openai-server[{kind}]'"
+            f"pip install 'mlx-openai-server[{_EXTRAS.get(kind, kind)}]'"
         ) from error

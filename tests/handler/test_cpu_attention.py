@@ -93,3 +93,10 @@ def test_models_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     use_fast_attention()
     use_fast_attention()
     assert mx.fast.scaled_dot_product_attention is _attention
+
+
+def test_a_compiled_function_has_no_values_yet() -> None:
+    """Vision towers are compiled."""
+    compiled = mx.compile(lambda q, k, v: _attention(q, k, v, scale=0.3))
+    arrays = inputs(7)
+    assert mx.allclose(compiled(*arrays), _mlx_attention(*arrays, scale=0.3), rtol=1e-5, atol=1e-6)

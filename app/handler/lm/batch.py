@@ -36,6 +36,8 @@ class BatchRow:
     guide: Guide | None = None
     # The prompt and every token that a step has given.
     history: Callable[[], list[int]] = list
+    # What is added to the place of each of its tokens, by a model that sees.
+    position_shift: int = 0
 
     @property
     def reads_tokens(self) -> bool:
@@ -80,6 +82,8 @@ class DecodeBatch:
         self._sampler: BatchSampler | None = None
         # The row that was last fed ahead, and how many tokens its cache holds since.
         self._ahead: tuple[int, int] | None = None
+        # Every row's shift of positions, shape (rows,), where any has one.
+        self._shifts: mx.array | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -95,6 +99,7 @@ class DecodeBatch:
             # A row that was in a batch before left it with a token drawn that nobody has seen.
             row.sampler.step_back()
         self._sampler = None
+        self._note_shifts()
 
     def remove(self, ids: set[int]) -> None:
         """Take rows out, before the next step; unknown ids are ignored."""
@@ -109,6 +114,17 @@ class DecodeBatch:
         self._cache.filter(keep)
         self._tokens = self._tokens[mx.array(keep)]
         self._sampler = None
+        self._note_shifts()
+
+    def _note_shifts(self) -> None:
+        shifts = [row.position_shift for row in self._rows]
+        self._shifts = mx.array(shifts) if any(shifts) else None
+
+    def _forward(self, tokens: mx.array) -> mx.array:
+        """The logits after each of the tokens, shape (rows, tokens), that are fed."""
+        if self._shifts is None:
+            return self._model(tokens, cache=self._cache.layers)
+        return self._model(tokens, cache=self._cache.layers, position_shifts=self._shifts)
 
     @property
     def num_tokens(self) -> int:
@@ -140,7 +156,7 @@ class DecodeBatch:
         if self._drafter is not None and self._can_draft():
             return self._step_ahead(self._rows[0], tokens, self._drafter)
         pending = self._logprobs
-        logits = self._model(tokens[:, None], cache=self._cache.layers)[:, -1, :]
+        logits = self._forward(tokens[:, None])[:, -1, :]
         ahead: list[int] = []
         if any(row.reads_tokens for row in self._rows):
             mx.async_eval(logits)
@@ -169,7 +185,7 @@ class DecodeBatch:
         read: list[int] = newest.tolist()  # type: ignore[assignment]
         token = read[0]
         guesses = drafter.guess(row.id, [*row.history(), token])
-        logits = self._model(mx.array([[token, *guesses]]), cache=self._cache.layers)
+        logits = self._forward(mx.array([[token, *guesses]]))
         checked: list[int] = mx.argmax(logits[0], axis=-1).tolist()  # type: ignore[assignment]
         num_right = 0
         while num_right < len(guesses) and guesses[num_right] == checked[num_right]:
@@ -223,7 +239,7 @@ class DecodeBatch:
     def _feed_ahead(self, row: BatchRow, ahead: list[int], is_first: bool) -> mx.array:
         """The logits after tokens that are certain, shape (1, vocabulary)."""
         self._ahead = row.id, len(row.history()) + (not is_first) + len(ahead)
-        logits = self._model(mx.array([ahead]), cache=self._cache.layers)[:, -1, :]
+        logits = self._forward(mx.array([ahead]))[:, -1, :]
         row.sampler.skip(ahead, logits.shape[-1])
         return logits
 

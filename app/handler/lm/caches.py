@@ -1,11 +1,10 @@
 """A model's KV caches, of one row and of a batch: one object per layer, mlx_lm's or in its form."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mlx.core as mx
-from mlx import nn
 from mlx_lm.generate import _extend_cache, _merge_caches  # pyright: ignore[reportPrivateUsage]
 from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 
@@ -80,7 +79,7 @@ class BatchCache:
         """Compute what was fed so far."""
         mx.eval([layer.state for layer in self.layers])
 
-    def feed(self, model: nn.Module, tokens: list[list[int]]) -> mx.array:
+    def feed(self, model: Callable[..., mx.array], tokens: list[list[int]]) -> mx.array:
         """Run `tokens`, one list per row, through the model into the cache.
 
         The logits, shape (rows, tokens of the longest, vocabulary), are not computed until they are used.

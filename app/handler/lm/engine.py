@@ -255,7 +255,8 @@ class Engine:
         decoding = [row for row in rows if self._rows.pop(row.id, None)]
         for row in decoding:
             if (cache := self._batch.cache_of(row.id)) is not None:
-                self._prefixes.store(row.asked.cache_namespace, row.asked.prompt + row.generated, cache)
+                tokens = row.asked.keys(row.asked.prompt + row.generated)
+                self._prefixes.store(row.asked.cache_namespace, tokens, cache)
         if decoding:
             self._batch.remove({row.id for row in decoding})
 
@@ -291,4 +292,5 @@ def _batch_row(prompt: Prompt, row: Row) -> BatchRow:
         top_logprobs=row.asked.top_logprobs,
         guide=row.guide,
         history=lambda: row.asked.prompt + row.generated,
+        position_shift=0 if row.asked.pictures is None else row.asked.pictures.position_shift,
     )

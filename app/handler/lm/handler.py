@@ -14,11 +14,12 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from app.core.events import Detokenized, Event, Failed, Tokenized
 from app.core.frames import CacheStats, ModelInfo
+from app.core.model_config import context_length
 from app.core.requests import DetokenizeRequest, GenerationRequest, TokenizeRequest, TokenRequest
 from app.errors import ModelLoadError
 from app.handler import device
 from app.handler.base import Handler
-from app.handler.context import context_length
+from app.handler.lm.adapters import put_on
 from app.handler.lm.cache_form import CacheForm, open_cache_form
 from app.handler.lm.defaults import generation_defaults
 from app.handler.lm.detokenizer import detokenizer_factory
@@ -47,6 +48,8 @@ class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
         """See `Handler.load`."""
         started = time.monotonic()
         model, tokenizer = self._load_model(self.folder)
+        if self.spec.adapter_path is not None:
+            put_on(model, self.spec.adapter_path)
         device.prepare_weights(model)
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         own = tokenizer._tokenizer  # pyright: ignore[reportPrivateUsage]
@@ -117,11 +120,8 @@ class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
         self._upkeep.close()
 
     def _load_model(self, folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
-        options: dict[str, object] = {"trust_remote_code": self.spec.trust_remote_code}
         try:
-            model, tokenizer = load(
-                str(folder), tokenizer_config=options, trust_remote_code=self.spec.trust_remote_code
-            )[:2]
+            model, tokenizer = self._read_model(folder)
             if self.spec.chat_template_file is not None:
                 tokenizer.chat_template = self.spec.chat_template_file.read_text(encoding="utf-8")
                 tokenizer.has_chat_template = True
@@ -133,6 +133,11 @@ class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
                 f"'{self.spec.model_path if folder == self.folder else folder}' cannot be loaded: {_first_line(error)}"
             ) from error
         return model, tokenizer
+
+    def _read_model(self, folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
+        """Errors: whatever the libraries raise."""
+        options: dict[str, object] = {"trust_remote_code": self.spec.trust_remote_code}
+        return load(str(folder), tokenizer_config=options, trust_remote_code=self.spec.trust_remote_code)[:2]
 
     def _drafter(self, form: CacheForm, tokenizer: TokenizerWrapper) -> Drafter | None:
         """The model that guesses ahead. Errors: ModelLoadError when it cannot guess for this one."""

@@ -76,6 +76,8 @@ class PrefillLine:
         """Take a prompt out whose cache is not to be trusted, or is in use elsewhere."""
         self._line.remove(prompt)
         self._suspects.discard(prompt.request_id)
+        if prompt.asked.pictures is not None:
+            prompt.asked.pictures.forget()
 
     def advance(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> Pass:
         """Prefill up to `num_tokens` tokens, padding included, of one prompt or of several short ones.
@@ -91,7 +93,7 @@ class PrefillLine:
         try:
             cache = BatchCache.of([prompt.cache for prompt in group])
             if any(tokens):
-                logits = cache.feed(self._form.model, tokens)
+                logits = cache.feed(self._forward(group[0]), tokens)
                 if group[0].tells_logprobs:
                     targets = [prompt.predicted_tokens(len(fed)) for prompt, fed in zip(group, tokens, strict=True)]
                     logprobs = known_logprobs(logits, targets, [prompt.asked.top_logprobs or 0 for prompt in group])
@@ -125,6 +127,8 @@ class PrefillLine:
         if self._loads_some(first):
             return []
         self._look_up(first)
+        if self._looks_on(first):
+            return []
         num_tokens = self._most_tokens(first, num_tokens)
         group, longest = [first], first.num_left
         if longest > num_tokens or self._stands_alone(first):
@@ -133,7 +137,7 @@ class PrefillLine:
             # Those that have begun, or are long enough for a pass of their own, are not looked up for this one.
             if prompt is first or prompt.has_begun or prompt.num_left * 2 > num_tokens:
                 continue
-            if prompt.tells_logprobs != first.tells_logprobs:
+            if prompt.tells_logprobs != first.tells_logprobs or prompt.asked.pictures is not None:
                 continue
             self._look_up(prompt)
             wider = max(longest, prompt.num_left)
@@ -152,7 +156,18 @@ class PrefillLine:
         """
         if prompt.has_begun or prompt.tells_logprobs:
             return False
-        return self._prefixes.load_some(prompt.asked.cache_namespace, prompt.tokens)
+        return self._prefixes.load_some(prompt.asked.cache_namespace, prompt.keys)
+
+    def _looks_on(self, prompt: Prompt) -> bool:
+        """Look at the next picture that is not in the prompt's cache yet, one a turn; whether there was any."""
+        if prompt.asked.pictures is None:
+            return False
+        self._in_pass = [prompt]
+        return prompt.asked.pictures.look_on(prompt.tokens, prompt.num_prefilled)
+
+    def _forward(self, prompt: Prompt) -> Callable[..., mx.array]:
+        pictures = prompt.asked.pictures
+        return self._form.model if pictures is None else pictures.forward(prompt.num_prefilled)
 
     def _look_up(self, prompt: Prompt) -> None:
         """Put the longest beginning of the prompt that is kept already into its cache.
@@ -161,18 +176,22 @@ class PrefillLine:
         """
         if not prompt.has_begun:
             tells = prompt.tells_logprobs
-            hit = None if tells else self._prefixes.fetch(prompt.asked.cache_namespace, prompt.tokens)
-            if hit is not None:
+            hit = None if tells else self._prefixes.fetch(prompt.asked.cache_namespace, prompt.keys)
+            if hit is not None and hit.num_tokens >= prompt.num_whole:
                 prompt.begin(hit.cache, hit.num_tokens)
             else:
                 prompt.begin(self._form.new(), 0)
 
     def _keep(self, prompt: Prompt, cache: BatchCache, place: int) -> None:
         prompt.kept_at = prompt.num_prefilled
-        self._prefixes.store(prompt.asked.cache_namespace, prompt.tokens[: prompt.num_prefilled], cache.row(place))
+        self._prefixes.store(prompt.asked.cache_namespace, prompt.keys[: prompt.num_prefilled], cache.row(place))
 
     def _up_to_checkpoint(self, prompt: Prompt, num_tokens: int) -> int:
-        """As many of `num_tokens` as there are before the next place that is worth a checkpoint."""
+        """As many of `num_tokens` as there are before the next place that is worth a checkpoint, but none cut off that
+        have to be fed together.
+        """
+        if prompt.num_prefilled < prompt.num_whole:
+            return prompt.num_whole - prompt.num_prefilled
         num_tokens = self._most_tokens(prompt, num_tokens)
         end = self._next_checkpoint(prompt, prompt.num_prefilled + 1)
         return num_tokens if end is None else min(num_tokens, end - prompt.num_prefilled)
@@ -195,10 +214,11 @@ class PrefillLine:
 
     def _stands_alone(self, prompt: Prompt) -> bool:
         """Whether a prompt shares no pass: it is suspect, it is half done, it has nothing to prefill, it stops at a
-        checkpoint, or no rows of this model can.
+        checkpoint, there are pictures in it, or no rows of this model can.
         """
         return (
             not self._can_batch
+            or prompt.asked.pictures is not None
             or prompt.request_id in self._suspects
             or prompt.num_prefilled > prompt.num_cached
             or not prompt.num_left

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Final
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from msgspec import structs
 
 from app.core.conversation import Conversation, RawPrompt
 from app.core.requests import GenerationRequest
@@ -19,6 +20,7 @@ from app.handler.lm.guide_builder import GuideBuilder
 from app.handler.lm.infilling import Infilling
 from app.handler.lm.model_markup import ModelMarkup
 from app.handler.lm.parameters import SamplingParameters
+from app.handler.lm.sight import Blindness, Look, PromptPictures, Sight
 from app.settings import ModelSpec
 
 # Characters of the prompt's end, which tells whether the answer begins in the model's reasoning.
@@ -48,6 +50,11 @@ class PreparedGeneration:
     echo: str | None = None
     # The answer's text is a part of the prompt's, not one of its own.
     continues_text: bool = False
+    pictures: PromptPictures | None = None
+
+    def keys(self, tokens: list[int]) -> list[int]:
+        """The prompt's tokens, and any after them, as the prefix cache is to tell them from other prompts'."""
+        return tokens if self.pictures is None else self.pictures.keys(tokens)
 
 
 class PromptBuilder:
@@ -68,13 +75,18 @@ class PromptBuilder:
         self._context_length = context_length
         self._defaults = defaults
         self._infilling = Infilling(tokenizer)
+        self._sight: Sight = Blindness()
         self._vocabulary_size = max(tokenizer.get_vocab().values()) + 1
         # The tokens that end an answer or a line, as mlx_lm has it.
-        self._xtc_spared = (*tokenizer.eos_token_ids, *self._encode("\n")[-1:])
+        self._xtc_spared = (*tokenizer.eos_token_ids, *self.encode("\n")[-1:])
+
+    def see_with(self, sight: Sight) -> None:
+        """Let conversations have pictures; once, before the first request."""
+        self._sight = sight
 
     def prepare(self, request: GenerationRequest) -> PreparedGeneration:
         """Errors: InvalidRequest, ContextLengthExceeded."""
-        text = self._rendered(request.prompt)
+        look, text = self._rendered(request.prompt)
         prompt = self._tokens(request.prompt, text, self._context_length)
         if not prompt:
             raise InvalidRequest("The prompt is empty.", param=_param(request.prompt))
@@ -101,23 +113,37 @@ class PromptBuilder:
             message_ends=self._message_ends(prompt),
             repetition_guard=request.repetition_guard,
             echo=self._echo(request.prompt),
-            continues_text=isinstance(request.prompt, RawPrompt),
+            continues_text=isinstance(asked, RawPrompt) or asked.continues_last,
+            pictures=look.placed(prompt) if look is not None else None,
         )
 
     def tokens(self, asked: Conversation | RawPrompt) -> list[int]:
         """A prompt's tokens; none where it is empty. Errors: InvalidRequest."""
-        return self._tokens(asked, self._rendered(asked), None)
+        return self._tokens(asked, self._rendered(asked)[1], None)
 
-    def _rendered(self, asked: Conversation | RawPrompt) -> str:
-        return self.template.render(asked) if isinstance(asked, Conversation) else ""
+    def _rendered(self, asked: Conversation | RawPrompt) -> tuple[Look | None, str]:
+        """The pictures of a conversation and its text; a prompt of other kinds has neither."""
+        if not isinstance(asked, Conversation):
+            return None, ""
+        look = self._sight.look(asked)
+        if look is None:
+            return None, self._written(asked)
+        return look, look.expanded(self._written(look.conversation))
+
+    def _written(self, asked: Conversation) -> str:
+        if not asked.continues_last:
+            return self.template.render(asked)
+        # The template would end the last message; what is to go on is put where an answer begins.
+        *before, begun = asked.messages
+        return self.markup.continued(self.template.render(structs.replace(asked, messages=before)), begun.content)
 
     def _tokens(self, asked: Conversation | RawPrompt, rendered: str, longest: int | None) -> list[int]:
         """Errors: InvalidRequest, ContextLengthExceeded at once where there surely are more than `longest`."""
         if isinstance(asked, Conversation):
-            text, encode = rendered, self._encode
+            text, encode = rendered, self.encode
         elif isinstance(asked.text, str):
             text = asked.text + (asked.suffix or "")
-            encode = partial(self._encode, adds_special_tokens=asked.adds_special_tokens)
+            encode = partial(self.encode, adds_special_tokens=asked.adds_special_tokens)
         else:
             return self.checked(asked.text, "prompt")
         if longest is not None and (count := num_tokens_at_least(text, encode, longest)):
@@ -141,7 +167,8 @@ class PromptBuilder:
             raise InvalidRequest(f"'{param}' has token {unknown[0]}, which this model does not have.", param=param)
         return tokens
 
-    def _encode(self, text: str, *, adds_special_tokens: bool = False) -> list[int]:
+    def encode(self, text: str, *, adds_special_tokens: bool = False) -> list[int]:
+        """The tokens of a text."""
         return self._tokenizer.encode(text, add_special_tokens=adds_special_tokens)
 
     def _message_ends(self, prompt: list[int]) -> tuple[int, ...]:

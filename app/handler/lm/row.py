@@ -86,6 +86,16 @@ class Prompt:
     kept_at: int = 0
 
     @property
+    def keys(self) -> list[int]:
+        """Its tokens as the prefix cache tells them apart."""
+        return self.asked.keys(self.tokens)
+
+    @property
+    def num_whole(self) -> int:
+        """How many of its first tokens have to be fed in one pass."""
+        return 0 if self.asked.pictures is None else self.asked.pictures.num_whole
+
+    @property
     def tells_logprobs(self) -> bool:
         """Whether the log-probabilities of its tokens are asked for; a row that comes back has told them."""
         return self.asked.echo is not None and self.asked.top_logprobs is not None and not self.is_back

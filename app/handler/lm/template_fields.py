@@ -6,6 +6,7 @@ from typing import Final, cast
 import msgspec
 
 from app.core.conversation import Message, Tool, ToolCall
+from app.handler.lm.sight import PICTURE_PLACE
 from app.handler.lm.template_traits import ArgumentStyle, Traits
 
 Fields = dict[str, object]
@@ -61,10 +62,24 @@ def _content(message: Message, traits: Traits) -> object:
         if known is not None:
             return known
     has_part = bool(message.reasoning) and traits.reasoning == "part"
-    if not (traits.has_content_parts or has_part):
+    has_pictures = PICTURE_PLACE in message.content
+    if not (traits.has_content_parts or has_part or has_pictures):
         return message.content
     parts: list[Fields] = [{"type": "thinking", "thinking": message.reasoning}] if has_part else []
+    if has_pictures:
+        return parts + _pictured(message.content)
     return [*parts, {"type": "text", "text": message.content}] if message.content or not parts else parts
+
+
+def _pictured(content: str) -> list[Fields]:
+    """The parts of a text with pictures in it."""
+    parts: list[Fields] = []
+    for place, text in enumerate(content.split(PICTURE_PLACE)):
+        if place:
+            parts.append({"type": "image"})
+        if text:
+            parts.append({"type": "text", "text": text})
+    return parts
 
 
 def _call(call: ToolCall, traits: Traits) -> Fields:

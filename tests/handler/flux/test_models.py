@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
+from app.core.model_kind import kind_of
 from app.errors import ModelLoadError
 from app.handler.flux.models import IMAGE_MODELS, choose, with_repository
-from app.handler.kind import kind_of
 from app.settings import ConfigName, ModelSpec
 
 

@@ -188,3 +188,9 @@ class TestForm:
         called = form(harmony, asked(LOOK, choice="required"))
         assert isinstance(called.whole, CallFormat)
         assert called.whole.lark.startswith('start: ("<|start|>assistant")? calls\n')
+
+
+def test_an_answer_goes_on_behind_its_header(markup: Markup) -> None:
+    harmony = markup(PLAIN, tool_call_parser="harmony", reasoning_parser="harmony")
+    assert harmony.continued("<|start|>assistant", "Well, ").endswith("assistant<|channel|>final<|message|>Well, ")
+    assert markup(PLAIN).continued("A: ", "Well, ") == "A: Well, "

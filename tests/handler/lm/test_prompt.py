@@ -85,6 +85,25 @@ def test_what_a_request_leaves_open_is_filled_in(tmp_path: Path) -> None:
     assert (asked.max_tokens, asked.sampling.temperature, asked.stop) == (3, 0.0, ("a", "b"))
 
 
+def test_an_answer_that_was_begun_goes_on(tmp_path: Path) -> None:
+    prompts = builder(tmp_path)
+    asked = GenerationRequest(Conversation([*HELLO, Message("assistant", "Well, ")], continues_last=True))
+    assert rendered(prompts, asked) == rendered(prompts, GenerationRequest(Conversation(HELLO))) + "Well, "
+    assert prompts.prepare(asked).continues_text
+
+
+def test_it_goes_on_behind_the_reasoning_that_a_template_opens(tmp_path: Path) -> None:
+    thinking = tiny_tokenizers.TEMPLATE.replace(
+        "assistant\n{% endif %}", "assistant\n<think>\n{% endif %}{# </think> #}"
+    )
+    prompts = builder(tmp_path, thinking)
+    asked = GenerationRequest(Conversation([*HELLO, Message("assistant", "Well, ")], continues_last=True))
+    assert rendered(prompts, asked).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\nWell, ")
+    reading = prompts.prepare(asked).reading
+    assert reading is not None
+    assert not reading.starts_in_reasoning
+
+
 def test_xtc_spares_the_ends_of_answers_and_lines(tmp_path: Path) -> None:
     prompts = builder(tmp_path)
     spared = prompts.prepare(GenerationRequest(Conversation(HELLO), Sampling(xtc_probability=0.5))).sampling.xtc_spared

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from app.core.events import AudioDelta, Failed, Spoken, VoicesListed
+from app.core.model_kind import kind_of
 from app.core.requests import SpeechRequest, VoicesRequest
 from app.errors import InvalidRequest, ModelLoadError
-from app.handler.kind import kind_of
 from app.handler.open import open_handler
 from app.handler.speech.encoder import to_int16
 from app.handler.speech.handler import SpeechHandler

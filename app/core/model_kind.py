@@ -1,8 +1,8 @@
 """Which kind a model folder is, by its files."""
 
-import json
 from pathlib import Path
 
+from app.core.model_config import read_config
 from app.core.requests import Kind
 from app.errors import ModelLoadError
 
@@ -10,6 +10,8 @@ _EMBEDDING_FILES = ("modules.json", "config_sentence_transformers.json", "1_Pool
 _EMBEDDING_TYPES = frozenset({"bert", "modernbert", "xlm-roberta", "nomic_bert", "gemma3_text_embedding"})
 _SUPPORTED: dict[str, Kind] = {
     "lm": "lm",
+    "multimodal": "vlm",
+    "vlm": "vlm",
     "embeddings": "embeddings",
     "whisper": "whisper",
     "tts": "speech",
@@ -23,7 +25,7 @@ def kind_of(folder: Path, asked: str | None) -> Kind:
 
     Errors: ModelLoadError when the folder is no model, or one of a kind that this version does not serve.
     """
-    config = {} if _holds_images(folder) else _config(folder)
+    config = {} if _holds_images(folder) else read_config(folder)
     found = asked or _detect(folder, config)
     if _SUPPORTED.get(found) == "images" and not _holds_images(folder):
         raise ModelLoadError(f"'{folder}' holds no image model: it has no folders 'transformer' and 'vae'.")
@@ -53,16 +55,3 @@ def _detect(folder: Path, config: dict[str, object]) -> str:
 def _holds_images(folder: Path) -> bool:
     """Whether it is laid out as diffusers' and mflux's folders are: a folder for each part of the model."""
     return (folder / "model_index.json").exists() or all((folder / part).is_dir() for part in ("transformer", "vae"))
-
-
-def _config(folder: Path) -> dict[str, object]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelLoadError(f"'{folder}' is not a model folder: it has no config.json.") from None
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"'{path}' cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelLoadError(f"'{path}' does not hold a JSON object.")
-    return config
