@@ -9,8 +9,9 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_vlm.embedding_loader import load_embedding_model
 
+from app.core.samples import SAMPLES, Sample, find_sample
 from app.errors import ModelLoadError
-from app.handler.samples import SAMPLES, Sample, find_sample, sample_folder
+from app.handler.samples import sample_folder
 
 
 def test_smollm_is_converted_on_first_use_only(tmp_path: Path) -> None:

@@ -3,20 +3,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
+from app.core.hub import HUB_FILES
 from app.errors import ModelLoadError
 from app.handler.samples import sample_folder
-from app.handler.source import HUB_FILES, resolve
+from app.handler.source import resolve
 from tests.fixtures import tiny_llama
 from tests.fixtures.gguf_files import write_gguf
+from tests.fixtures.hub import serve_hub
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "config.json": b'{"model_type": "llama"}',
     "model-00001-of-00001.safetensors": b"weights",
@@ -43,54 +42,10 @@ for name in sys.argv[2:]:
 """
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download needs: owner/tiny is there, owner/gated asks for terms, the rest is not found.
-
-    Source: https://huggingface.co/docs/hub/api and the headers that huggingface_hub reads.
-    """
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0].removeprefix("/api/models/")
-        if path.startswith("owner/gated"):
-            self._answer(403, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."})
-        elif path in ("owner/tiny", "owner/tiny/revision/main"):
-            siblings = [{"rfilename": name} for name in FILES]
-            self._answer(200, json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode())
-        elif path.startswith(f"owner/tiny/tree/{COMMIT}"):
-            tree = [{"type": "file", "path": name, "size": len(data), "oid": name} for name, data in FILES.items()]
-            self._answer(200, json.dumps(tree).encode())
-        elif path.startswith(f"/owner/tiny/resolve/{COMMIT}/"):
-            name = path.rpartition("/")[2]
-            self._answer(200, FILES[name], {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT})
-        else:
-            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Nothing: the test's output is for its own words."""
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-
 @pytest.fixture
 def hub_url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve_hub(FILES) as url:
+        yield url
 
 
 def resolve_elsewhere(tmp_path: Path, environment: dict[str, str], *names: str) -> list[dict[str, object]]:
