@@ -17,7 +17,7 @@ from app.settings.types import ReasoningMode
 from app.text.call_grammar import call_grammar, lone_open
 from app.text.detection import family_of_option
 from app.text.families import FAMILIES
-from app.text.family import Family, prompt_opens_reasoning
+from app.text.family import Family, Reasoning, prompt_opens_reasoning
 from app.text.lark import CallGrammar, LarkRules
 from app.text.offered import OfferedTool, read_tools
 
@@ -77,6 +77,16 @@ class ModelMarkup:
             return AnswerForm(self._calls_or(reading, use, request.output_format), reasoning=reasoning)
         return AnswerForm(late=self._strict_calls(reading, use), reasoning=reasoning, param="tools")
 
+    def continued(self, prompt: str, begun: str) -> str:
+        """A prompt that opens an answer, and the beginning of that answer, behind any reasoning."""
+        family = self.family
+        if family is None:
+            return prompt + begun
+        if family.reasoning is not None and prompt_opens_reasoning(family, prompt):
+            prompt += _closing(family, family.reasoning)
+        header = family.frame.answer if family.frame is not None else ""
+        return prompt + header + begun
+
     def _reasoning_form(
         self, conversation: Conversation, reading: Reading | None, prompt_tail: str
     ) -> ReasoningForm | None:
@@ -88,11 +98,7 @@ class ModelMarkup:
         is_over = prompt_tail.rstrip().endswith(reasoning.closes) or asked.is_enabled is False or asked.effort == "none"
         if not is_open and (is_over or not self._may_think):
             return None
-        if reading.family.frame is not None:
-            closing = reasoning.close + reading.family.frame.turn
-        else:
-            # Where the family does not say how, the close stands on a line of its own.
-            closing = reasoning.close if reasoning.close != reasoning.close.strip() else f"\n{reasoning.close}\n\n"
+        closing = _closing(reading.family, reasoning)
         return ReasoningForm(reasoning.open.strip(), reasoning.close.strip(), closing, is_open, asked.max_tokens)
 
     def _calls(self, reading: Reading, use: ToolUse) -> CallFormat:
@@ -132,6 +138,14 @@ class ModelMarkup:
         tools = [tool if tool.name in strict else OfferedTool(tool.name, {}) for tool in reading.tools]
         grammar = call_grammar(reading.family, tools, is_parallel=use.is_parallel, tokens=self._tokens, is_open=True)
         return (LateForm(opening, _format(grammar)),)
+
+
+def _closing(family: Family, reasoning: Reasoning) -> str:
+    """What ends reasoning from outside."""
+    if family.frame is not None:
+        return reasoning.close + family.frame.turn
+    # Where the family does not say how, the close stands on a line of its own.
+    return reasoning.close if reasoning.close != reasoning.close.strip() else f"\n{reasoning.close}\n\n"
 
 
 def _offered(conversation: Conversation) -> ToolUse | None:

@@ -12,13 +12,14 @@ import mlx.core as mx
 from loguru import logger
 from mlx.utils import tree_flatten
 
+from app.handler.lm.adapters import adapter_fingerprint
 from app.handler.lm.cache_form import CacheForm
 
 _WEIGHTS = ("*.safetensors", "*.gguf", "*.npz")
 _READ_WHOLE = ("config.json", "tokenizer.json")
 
 
-def fingerprint(folder: Path, form: CacheForm) -> str:
+def fingerprint(folder: Path, form: CacheForm, adapter: Path | None = None) -> str:
     """What cached keys and values depend on besides their tokens; weight files are told apart by name, size, time."""
     # The library's version, because the state of a checkpoint is the library's own.
     parts = [f"mlx-lm {version('mlx-lm')}", form.name]
@@ -30,13 +31,19 @@ def fingerprint(folder: Path, form: CacheForm) -> str:
     for path in sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
         status = path.stat()
         parts.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
+    if adapter is not None:
+        parts.append(f"adapter {adapter_fingerprint(adapter)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def folder_of(home: Path, model_path: str, model_fingerprint: str) -> Path:
-    """A name that shows which model it is for; those of other versions and settings of it differ at the end only."""
+def folder_of(home: Path, model_path: str, model_fingerprint: str, adapter: Path | None = None) -> Path:
+    """A name that shows which model it is for; those of other versions and settings of it differ at the end only.
+
+    A model with an adapter is another model.
+    """
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model_path).name)[:60]
-    place = hashlib.sha256(model_path.encode()).hexdigest()[:8]
+    identity = model_path if adapter is None else f"{model_path}\n{adapter}"
+    place = hashlib.sha256(identity.encode()).hexdigest()[:8]
     return home / f"{readable}-{place}-{model_fingerprint[:16]}"
 
 

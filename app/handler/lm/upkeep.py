@@ -27,8 +27,8 @@ def open_prefix_cache(spec: ModelSpec, folder: Path, form: CacheForm) -> PrefixC
     limits = PrefixCacheLimits(budget, spec.prompt_cache_size, spec.prompt_cache_ttl or None)
     files = None
     if spec.prompt_cache_dir is not None and not limits.allow_nothing:
-        version = fingerprint(folder, form)
-        own_folder = folder_of(spec.prompt_cache_dir, spec.model_path, version)
+        version = fingerprint(folder, form, spec.adapter_path)
+        own_folder = folder_of(spec.prompt_cache_dir, spec.model_path, version, spec.adapter_path)
         files = PrefixFiles.open(own_folder, version, spec.prompt_cache_dir_bytes)
         if files is not None:
             remove_outdated(own_folder)

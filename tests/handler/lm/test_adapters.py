@@ -12,12 +12,14 @@ from mlx_lm.utils import quantize_model, save
 from app.core.conversation import Conversation, Message
 from app.core.requests import GenerationRequest, Sampling
 from app.errors import ModelLoadError
-from app.handler.lm.adapters import adapter_fingerprint
+from app.handler.lm.cache_form import CacheForm
 from app.handler.lm.handler import LMHandler
+from app.handler.lm.prefix_folder import fingerprint
 from app.handler.open import open_handler
 from app.settings import ModelSpec
 from tests.fixtures.adapters import Style, library_answer, write_adapter
 from tests.fixtures.driving import Log, run
+from tests.fixtures.tiny_lm import Loaded
 
 NUM_TOKENS = 24
 
@@ -127,14 +129,16 @@ def test_other_kinds_refuse_one_by_name(tmp_path: Path) -> None:
         open_handler(spec, tmp_path, Log().emit, lambda _: None)
 
 
-def test_what_an_adapter_is_told_apart_by(llama_folder: Path, tmp_path: Path) -> None:
-    one = write_adapter(tmp_path / "one", llama_folder, 1)
-    before = adapter_fingerprint(one)
-    assert adapter_fingerprint(one) == before
-    assert adapter_fingerprint(write_adapter(tmp_path / "two", llama_folder, 2)) != before
+def test_kept_prompts_are_those_of_an_adapter_as_it_is(llama: Loaded, tmp_path: Path) -> None:
+    form = CacheForm(llama.model)
+    one = write_adapter(tmp_path / "one", llama.folder, 1)
+    other = write_adapter(tmp_path / "other", llama.folder, 2)
+    before = fingerprint(llama.folder, form, one)
+    assert fingerprint(llama.folder, form, one) == before
+    assert len({before, fingerprint(llama.folder, form, other), fingerprint(llama.folder, form)}) == 3
     config = one / "adapter_config.json"
     config.write_text(config.read_text().replace("10.0", "20.0"))
-    assert adapter_fingerprint(one) != before
+    assert fingerprint(llama.folder, form, one) != before
 
 
 def test_prompts_kept_on_disk_are_an_adapters_own(llama_folder: Path, tmp_path: Path) -> None:
