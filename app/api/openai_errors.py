@@ -11,7 +11,7 @@ from app.schemas.errors import ErrorBody
 
 # For a route's `responses`: what every route may answer.
 ERROR_DOCS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 404, 413, 429, 500, 503, 504)
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 413, 429, 500, 503, 504)
 }
 
 

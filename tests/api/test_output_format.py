@@ -10,6 +10,7 @@ from starlette.types import Message
 
 from app.api.bodies import read_body
 from app.api.chat import to_generation
+from app.api.media.attachments import Attachments
 from app.core.frames import Submit
 from app.core.output_format import Choice, JsonObject, JsonSchema, Lark, OutputFormat, Regex
 from app.errors import InvalidRequest
@@ -40,7 +41,7 @@ async def asked(raw: str = "", **fields: Any) -> OutputFormat | None:
         return {"type": "http.request", "body": body.encode()}
 
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
-    return to_generation(await read_body(request, ChatCompletionRequest)).output_format
+    return to_generation(await read_body(request, ChatCompletionRequest), Attachments()).output_format
 
 
 @pytest.mark.parametrize(
@@ -146,5 +147,5 @@ async def test_the_largest_that_fits_is_taken() -> None:
 )
 async def test_it_travels_to_the_worker(output_format: OutputFormat | None) -> None:
     body = ChatCompletionRequest.model_validate({"messages": [{"role": "user", "content": "Hello!"}]})
-    sent = Submit(7, msgspec.structs.replace(to_generation(body), output_format=output_format))
+    sent = Submit(7, msgspec.structs.replace(to_generation(body, Attachments()), output_format=output_format))
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(sent), type=Submit) == sent

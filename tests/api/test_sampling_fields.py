@@ -3,6 +3,7 @@
 import pytest
 
 from app.api.chat import to_generation
+from app.api.media.attachments import Attachments
 from app.core.requests import GenerationRequest, Sampling
 from app.errors import InvalidRequest
 from app.schemas.chat import ChatCompletionRequest
@@ -10,7 +11,7 @@ from app.schemas.chat import ChatCompletionRequest
 
 def generation(**fields: object) -> GenerationRequest:
     body = {"messages": [{"role": "user", "content": "Hello!"}], **fields}
-    return to_generation(ChatCompletionRequest.model_validate(body))
+    return to_generation(ChatCompletionRequest.model_validate(body), Attachments())
 
 
 def test_every_number_arrives_under_its_name() -> None:

@@ -1,6 +1,7 @@
 import pytest
 
 from app.api.chat import to_generation
+from app.api.media.attachments import Attachments
 from app.api.volatile_headers import without_volatile_headers
 from app.core.conversation import Conversation
 from app.schemas.chat import ChatCompletionRequest
@@ -30,7 +31,7 @@ def test_only_system_prompts_are_looked_at() -> None:
         {"role": "developer", "content": [{"type": "text", "text": LINE}, {"type": "text", "text": "Be brief."}]},
         {"role": "user", "content": f"{LINE}\nWhat is this?"},
     ]
-    asked = to_generation(ChatCompletionRequest.model_validate({"messages": messages}))
+    asked = to_generation(ChatCompletionRequest.model_validate({"messages": messages}), Attachments())
     assert isinstance(asked.prompt, Conversation)
     assert [message.content for message in asked.prompt.messages] == [
         "You are a coder.",

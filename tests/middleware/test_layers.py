@@ -7,25 +7,41 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from fastapi import Response
+from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.limit_headers import openai_limit_headers
 from app.api.openai_errors import error_response
+from app.core.allowance import Allowance
+from app.core.metrics import Metrics
 from app.errors import ClientGone, QueueFull, ServerError
 from app.middleware.auth import AuthMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.error_rendering import ErrorRenderingMiddleware
+from app.middleware.limits import LimitsMiddleware
 from app.middleware.tracking import TrackingMiddleware
+from app.settings import AccessKey
 
 
 def render(path: str, error: ServerError, request_id: str) -> Response:
     return error_response(error, request_id)
 
 
-def layered(app: ASGIApp, *, keys: tuple[str, ...] = (), max_bytes: int = 100) -> ASGIApp:
+def limit_headers(path: str, allowance: Allowance) -> dict[str, str]:
+    return openai_limit_headers(allowance)
+
+
+def layered(app: ASGIApp, *keys: AccessKey, max_bytes: int = 100) -> ASGIApp:
     """In the server's order."""
-    limited = BodyLimitMiddleware(app, max_bytes=max_bytes)
-    return TrackingMiddleware(ErrorRenderingMiddleware(AuthMiddleware(limited, keys=keys), render=render))
+    limited = LimitsMiddleware(BodyLimitMiddleware(app, max_bytes=max_bytes), keys=keys)
+    rendered = ErrorRenderingMiddleware(AuthMiddleware(limited, keys=keys), render=render)
+    return TrackingMiddleware(rendered, metrics=Metrics(), limit_headers=limit_headers)
+
+
+def key(value: str) -> AccessKey:
+    # Not checked: a file could not give each of the keys that these tests try.
+    return AccessKey.model_construct(name="alice", key=SecretStr(value))
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,12 +128,12 @@ class TestBodyLimit:
 
 
 class TestKeys:
-    @pytest.mark.parametrize("key", ["plain", "with space", "!#$%&'*+-.^_`|~/=Kk", "x" * 5000])
-    async def test_open_and_nothing_else_does(self, key: str) -> None:
-        app = layered(echo, keys=("other", key))
-        for headers in ([(b"x-api-key", key.encode())], [(b"authorization", b"Bearer " + key.encode())]):
+    @pytest.mark.parametrize("secret", ["plain", "with space", "!#$%&'*+-.^_`|~/=Kk", "x" * 5000])
+    async def test_open_and_nothing_else_does(self, secret: str) -> None:
+        app = layered(echo, key("other"), key(secret))
+        for headers in ([(b"x-api-key", secret.encode())], [(b"authorization", b"Bearer " + secret.encode())]):
             assert (await raw(app, headers))[0]["status"] == 200
-        for wrong in ("", key[:-1], key + "x", key.upper(), "other2"):
+        for wrong in ("", secret[:-1], secret + "x", secret.upper(), "other2"):
             assert (await raw(app, [(b"x-api-key", wrong.encode())]))[0]["status"] == 401
 
     async def test_are_not_asked_for_where_there_are_none(self) -> None:
@@ -132,7 +148,7 @@ class TestTracking:
             seen.append(scope["type"])
 
         for kind in ("lifespan", "websocket"):
-            await layered(app, keys=("key",))({"type": kind}, nothing_more, send_nowhere)
+            await layered(app, key("key"))({"type": kind}, nothing_more, send_nowhere)
         assert seen == ["lifespan", "websocket"]
 
 

@@ -1,0 +1,61 @@
+"""What is missing of a model's files: downloads that were interrupted leave folders that look like models."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+_LONGEST_HEAD = 256 * 2**20
+# What git leaves of a large file that was not fetched.
+_POINTER = b"version https://git-lfs"
+
+
+class _Tensor(msgspec.Struct, frozen=True):
+    data_offsets: tuple[int, int] = (0, 0)
+
+
+_heads = msgspec.json.Decoder(dict[str, _Tensor])
+
+
+def missing_parts(place: Path) -> Iterator[str]:
+    """A sentence for each part of a model's folder or .gguf file that is missing or cut short."""
+    if place.is_file():
+        return
+    files = sorted(place.rglob("*.safetensors"))
+    for index in place.rglob("*.safetensors.index.json"):
+        for name in _shards(index):
+            if not (index.parent / name).is_file():
+                yield f"{name} is missing"
+    for path in files:
+        if fault := _fault(path):
+            yield f"{path.relative_to(place)} {fault}"
+    if not files and not any(place.glob("*.npz")):
+        yield "it has no weights (*.safetensors)"
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+
+
+def _fault(path: Path) -> str | None:
+    """Source: https://huggingface.co/docs/safetensors/index#format."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            if start and _POINTER.startswith(start):
+                return "is only git's pointer to the file: run git lfs pull"
+            length = int.from_bytes(start, "little")
+            if len(start) < 8 or length > _LONGEST_HEAD:
+                return "is not a file of weights, or only its beginning"
+            tensors = _heads.decode(file.read(length))
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError:
+        return "is damaged: its head cannot be read"
+    expected = 8 + length + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
+    return f"has {size} of its {expected} bytes" if size < expected else None
