@@ -25,35 +25,42 @@ from app.api import (
     index,
     kept_chat,
     messages,
+    metrics,
     models,
     openai_errors,
     speech,
     tokens,
     transcriptions,
 )
+from app.api.limit_headers import OPENAI_NAMES, anthropic_limit_headers, openai_limit_headers
+from app.api.media.reader import open_media
 from app.api.responses import conversations
 from app.api.responses import routes as responses
 from app.api.responses.desk import ResponseDesk
 from app.api.responses.making import Workplace
+from app.core.allowance import Allowance
 from app.core.image_shelf import ImageShelf
+from app.core.metrics import Metrics
 from app.core.registry import Registry
 from app.core.store import Store
 from app.errors import ServerError
 from app.middleware.auth import AuthMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.error_rendering import ErrorRenderingMiddleware
+from app.middleware.limits import LimitsMiddleware
 from app.middleware.tracking import TrackingMiddleware
 from app.settings import Settings
 
 _ROUTERS = (
     *(chat, kept_chat, completions, responses, conversations, messages, embeddings, images, speech, transcriptions),
-    *(tokens, models, anthropic_models, health, cache, index),
+    *(tokens, models, anthropic_models, health, metrics, cache, index),
 )
 
 
 def create_app(settings: Settings, registry: Registry, store: Store) -> FastAPI:
     """Put the application together; its lifespan starts the registry's workers, and ends them and the store."""
-    response_desk = ResponseDesk(Workplace(registry, store))
+    media = open_media(settings)
+    response_desk = ResponseDesk(Workplace(registry, store, media))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
@@ -66,11 +73,15 @@ def create_app(settings: Settings, registry: Registry, store: Store) -> FastAPI:
             await registry.close()
             await store.close()
 
-    app = FastAPI(title="mlx-openai-server", version=__version__, lifespan=lifespan, middleware=_layers(settings))
+    measured = Metrics()
+    layers = _layers(settings, measured)
+    app = FastAPI(title="mlx-openai-server", version=__version__, lifespan=lifespan, middleware=layers)
     app.state.registry = registry
     app.state.store = store
+    app.state.media = media
     app.state.image_shelf = ImageShelf()
     app.state.response_desk = response_desk
+    app.state.metrics = measured
     app.state.settings = settings
     app.add_exception_handler(HTTPException, _raise)
     for module in _ROUTERS:
@@ -79,27 +90,41 @@ def create_app(settings: Settings, registry: Registry, store: Store) -> FastAPI:
     return app
 
 
-def _layers(settings: Settings) -> list[Middleware]:
+def _layers(settings: Settings, measured: Metrics) -> list[Middleware]:
     """From the outside in."""
+    keys = settings.access_keys
+    open_paths = frozenset({"/metrics"}) if settings.open_metrics else frozenset[str]()
     return [
-        Middleware(TrackingMiddleware),
+        Middleware(TrackingMiddleware, metrics=measured, limit_headers=_limit_headers, plain_routes=_plain_routes()),
         Middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["X-Request-ID", "Request-ID", "X-Process-Time", "Retry-After"],
+            expose_headers=["X-Request-ID", "Request-ID", "X-Process-Time", "Retry-After", *OPENAI_NAMES],
         ),
         Middleware(ErrorRenderingMiddleware, render=_render),
-        Middleware(AuthMiddleware, keys=tuple(key.get_secret_value() for key in settings.api_key)),
+        Middleware(AuthMiddleware, keys=keys, open_paths=open_paths),
+        Middleware(LimitsMiddleware, keys=keys),
         Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes),
     ]
+
+
+def _plain_routes() -> frozenset[str]:
+    """The paths that are routes as they stand."""
+    paths = (getattr(route, "path", "") for module in _ROUTERS for route in module.router.routes)
+    return frozenset(path for path in paths if path and "{" not in path)
 
 
 def _render(path: str, error: ServerError, request_id: str) -> Response:
     """An error in the protocol of its path."""
     protocol = anthropic_errors if anthropic_errors.is_anthropic(path) else openai_errors
     return protocol.error_response(error, request_id)
+
+
+def _limit_headers(path: str, allowance: Allowance) -> dict[str, str]:
+    is_anthropic = anthropic_errors.is_anthropic(path)
+    return anthropic_limit_headers(allowance) if is_anthropic else openai_limit_headers(allowance)
 
 
 async def _raise(_request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""The command line: `mlx-openai-server launch`, with an option for every setting, `bench` and `connect`."""
+"""The command line: `mlx-openai-server launch`, with an option for every setting, and the commands beside it."""
 
 import os
 import sys
@@ -11,7 +11,8 @@ import click
 from app import __version__
 from app.bench.command import bench
 from app.connect.command import connect
-from app.settings import MODEL_KNOBS, SERVER_KNOBS, SettingsError, load_settings
+from app.models.command import models
+from app.settings import MODEL_KNOBS, SERVER_KNOBS, Settings, SettingsError, load_settings
 from app.settings.knobs import NOT_YET, TOPICS, Knob, flag_of, variable_of
 
 KNOBS = (*SERVER_KNOBS, *MODEL_KNOBS)
@@ -96,19 +97,42 @@ def launch(ctx: click.Context, **values: object) -> None:
     A setting is taken from its flag, else its environment variable, else .env in the working directory, else the
     YAML file given with --config, else its default. With no model named, a small sample model is served.
     """
-    if ctx.args:
-        raise Refusal(f"launch takes only options, but {len(ctx.args)} of its arguments belong to none")
-    try:
-        settings = load_settings(given_flags(values), os.environ, Path.cwd())
-    except SettingsError as error:
-        raise Refusal(str(error)) from None
+    settings = _settings_of(ctx, values)
     from app.main import serve
 
     ctx.exit(serve(settings))
 
 
+@cli.command(
+    cls=LaunchCommand,
+    params=[KnobOption(knob, name) for knob in KNOBS for name in knob.names],
+    context_settings={"allow_extra_args": True, "max_content_width": 110},
+)
+@click.pass_context
+def doctor(ctx: click.Context, **values: object) -> None:
+    """Say what would go wrong if `launch` were started with the same options, and how to mend it.
+
+    Exit status 1 if there is a problem.
+    """
+    settings = _settings_of(ctx, values)
+    from app.doctor.checkup import check_up
+
+    ctx.exit(check_up(settings))
+
+
 cli.add_command(bench)
 cli.add_command(connect)
+cli.add_command(models)
+
+
+def _settings_of(ctx: click.Context, values: Mapping[str, object]) -> Settings:
+    """The settings that a command was given. Errors: Refusal."""
+    if ctx.args:
+        raise Refusal(f"{ctx.info_name} takes only options, but {len(ctx.args)} of its arguments belong to none")
+    try:
+        return load_settings(given_flags(values), os.environ, Path.cwd())
+    except SettingsError as error:
+        raise Refusal(str(error)) from None
 
 
 def given_flags(values: Mapping[str, object]) -> dict[str, object]:

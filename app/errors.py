@@ -52,6 +52,14 @@ class Unauthorized(ServerError):
     code = "invalid_api_key"
 
 
+class Forbidden(ServerError):
+    """The API key is valid, and not enough for this."""
+
+    status = 403
+    type = "permission_error"
+    code = "admin_key_required"
+
+
 class NotFound(ServerError):
     """No such route, or no such object."""
 
@@ -78,6 +86,14 @@ class MethodNotAllowed(ServerError):
         self.allowed = allowed
 
 
+class Conflict(ServerError):
+    """What is asked for does not go with the state that something is in."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
 class BodyTooLarge(ServerError):
     """The body is larger than the configured limit."""
 
@@ -93,6 +109,14 @@ class QueueFull(ServerError):
     type = "rate_limit_error"
     code = "queue_full"
     usual_retry_after_s = 1.0
+
+
+class RateLimited(ServerError):
+    """The API key has used up what it may use now."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
 
 
 class Unavailable(ServerError):

@@ -36,6 +36,8 @@ class HttpServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                ssl_certfile=settings.ssl_certfile,
+                ssl_keyfile=settings.ssl_keyfile,
                 timeout_graceful_shutdown=int(settings.shutdown_timeout) + _EXIT_GRACE_S,
             )
         )

@@ -14,19 +14,25 @@ _EMBEDDERS = ("embed", "minilm", "bge-", "e5-")
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C; gives the exit status. Says in one sentence why it cannot start."""
     try:
-        listener = _listen(settings.host, settings.port)
+        listener = listen(settings.host, settings.port)
     except OSError as error:
         print(
             f"mlx-openai-server: cannot listen at {settings.host}:{settings.port}: {error.strerror}.", file=sys.stderr
         )
         return 1
     # Imported with the port open: who connects now waits for an answer instead of being refused.
+    from app.certificate import certificate_problem
+    from app.core.machine import memory_bytes
     from app.core.registry import Registry
+    from app.core.room import Limits
     from app.core.store import StoreError, open_store
     from app.http_server import HttpServer
     from app.logs import set_up_logs
 
     with listener:
+        if problem := certificate_problem(settings.ssl_certfile, settings.ssl_keyfile):
+            print(f"mlx-openai-server: {problem}.", file=sys.stderr)
+            return 1
         set_up_logs(settings)
         try:
             store = open_store(settings)
@@ -35,10 +41,12 @@ def serve(settings: Settings) -> int:
             return 1
         models = tuple(_capped(spec, settings.max_context_tokens) for spec in settings.models)
         print(_banner(settings, models, listener.getsockname()[1]), file=sys.stderr, flush=True)
-        return HttpServer(settings, Registry(models, settings.cache_dir), store).run_until_stopped(listener)
+        limits = Limits(settings.max_loaded_models, settings.memory_budget.num_bytes(memory_bytes()))
+        return HttpServer(settings, Registry(models, settings.cache_dir, limits), store).run_until_stopped(listener)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that connections to the address wait at. Errors: OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     try:
@@ -59,9 +67,9 @@ def _capped(spec: ModelSpec, max_context_tokens: int | None) -> ModelSpec:
 
 def _banner(settings: Settings, models: tuple[ModelSpec, ...], port: int) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{port}"
-    key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_key else ""
-    access = "API key" if settings.api_key else "no key needed"
+    url = f"{'http' if settings.ssl_certfile is None else 'https'}://{host}:{port}"
+    key = ' -H "Authorization: Bearer $API_KEY"' if settings.access_keys else ""
+    access = "API key" if settings.access_keys else "no key needed"
     lines = [f"mlx-openai-server at {url}  (API: {url}/v1, routes: {url}/docs)", ""]
     lines += [f"  {_described(spec)}" for spec in models]
     lines += [
@@ -83,6 +91,7 @@ def _example(spec: ModelSpec, url: str, key: str) -> list[str]:
 
 def _described(spec: ModelSpec) -> str:
     limits = [
+        "loaded on demand" if spec.on_demand else "",
         f"{spec.max_concurrency or 16} at once" if spec.max_concurrency else "",
         f"{spec.queue_size} may wait up to {spec.queue_timeout:g} s",
         f"{spec.request_timeout:g} s for a request" if spec.request_timeout else "no limit on a request's time",

@@ -104,7 +104,7 @@ class Worker:
         handler = open_handler(spec, Path(load.cache_dir), self._emit, lambda s: self.send(frames.Progress(s)))
         info = handler.load()
         self._flush()
-        self.send(frames.Ready(info))
+        self.send(frames.Ready(info, str(handler.folder)))
         return handler
 
     def _serve_turn(self, handler: AnyHandler) -> None:

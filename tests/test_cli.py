@@ -187,6 +187,7 @@ def test_the_command_line_is_ready_without_what_only_some_starts_need(tmp_path: 
     (tmp_path / "show.py").write_text(
         "import sys, app.cli\n"
         "heavy = {'yaml', 'dotenv', 'platformdirs', 'fastapi', 'uvicorn', 'mlx', 'transformers', 'numpy'}\n"
+        "heavy |= {'huggingface_hub', 'httpx'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     assert run("show", tmp_path).stdout == "[]\n"
@@ -198,6 +199,11 @@ def test_help_rows_fit_their_knobs() -> None:
         kinds.setdefault(knob.kind, []).append(knob)
     assert {knob.field for knob in kinds["list"]} == {"api_key", "allowed_origins", "lora_paths", "lora_scales"}
     assert {knob.field for knob in kinds["path"]} == {
+        "adapter_path",
+        "api_keys_file",
+        "media_root",
+        "ssl_certfile",
+        "ssl_keyfile",
         "cache_dir",
         "chat_template_file",
         "config",

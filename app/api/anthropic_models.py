@@ -55,11 +55,10 @@ def _place(names: Sequence[str], name: str, param: str) -> int:
 
 
 def _model(model: ServedModel) -> AnthropicModel:
-    context_length = None if model.info is None else model.info.context_length
     return AnthropicModel(
         id=model.spec.name,
         display_name=model.spec.name,
         created_at=datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        max_input_tokens=context_length,
-        max_tokens=context_length,
+        max_input_tokens=model.context_length,
+        max_tokens=model.context_length,
     )

@@ -1,11 +1,14 @@
 """GET /health and GET /v1/queue/stats: how the server is doing."""
 
+import time
+
 from fastapi import APIRouter, Request, Response
 
-from app.api.context import context_of
+from app.api.context import context_of, metrics_of
+from app.api.recent import recent_requests
 from app.core.registry import Registry
 from app.core.served_model import ServedModel
-from app.schemas.health import Health, ModelHealth, QueueStats, QueueStatsReply
+from app.schemas.health import Health, ModelHealth, QueueStats, QueueStatsReply, RecentRequests
 
 router = APIRouter(tags=["operations"])
 DOCUMENTED = ()
@@ -19,7 +22,7 @@ _READY = "initialized"
 @router.get("/health/ready", responses={503: {"model": Health}})
 @router.get("/v1/health/ready", include_in_schema=False)
 async def get_health(request: Request, response: Response) -> Health:
-    """200 when every model is ready, else 503 with the reason."""
+    """200 when every model is ready or comes when it is asked for, else 503 with the reason."""
     health = _health(context_of(request).registry)
     response.status_code = 200 if health.status == "ok" else 503
     return health
@@ -36,14 +39,17 @@ async def get_liveness() -> dict[str, str]:
 @router.get("/queue/stats", include_in_schema=False)
 async def get_queue_stats(request: Request) -> QueueStatsReply:
     """Requests running, waiting and done: of all models together and of each."""
-    models = {name: _stats(model) for name, model in context_of(request).registry.models.items()}
-    return QueueStatsReply(status="ok", queue_stats=_total(list(models.values())), models=models)
+    metrics, served = metrics_of(request), context_of(request).registry.models
+    models = {name: _stats(model, recent_requests(metrics, [name])) for name, model in served.items()}
+    total = _total(list(models.values()), recent_requests(metrics, served))
+    return QueueStatsReply(status="ok", queue_stats=total, models=models)
 
 
 def _health(registry: Registry) -> Health:
     models = {name: _model_health(model) for name, model in registry.models.items()}
     first = next(iter(models))
-    reason = next((f"{name}: {one.reason or one.status}" for name, one in models.items() if one.status != _READY), None)
+    missing = [name for name, model in registry.models.items() if not _is_there(model)]
+    reason = next((f"{name}: {models[name].reason or models[name].status}" for name in missing), None)
     return Health(
         status="ok" if reason is None else "unhealthy",
         model_id=first,
@@ -53,17 +59,22 @@ def _health(registry: Registry) -> Health:
     )
 
 
+def _is_there(model: ServedModel) -> bool:
+    """Whether the server need not be mended: a model on demand is loaded anew, whatever became of it last time."""
+    return model.spec.on_demand or model.state in ("ready", "unloaded")
+
+
 def _model_health(model: ServedModel) -> ModelHealth:
     if model.state == "ready":
         return ModelHealth(status=_READY)
     return ModelHealth(status=model.state, reason=model.reason)
 
 
-def _stats(model: ServedModel) -> QueueStats:
+def _stats(model: ServedModel, recent: RecentRequests) -> QueueStats:
     line = model.admission
     counts = line.counts
     return QueueStats(
-        running=model.state == "ready",
+        running=_is_there(model) and model.state != "failed",
         queue_size=line.num_waiting,
         max_queue_size=line.queue_size,
         active_requests=line.num_active,
@@ -76,15 +87,22 @@ def _stats(model: ServedModel) -> QueueStats:
         average_wait_s=counts.total_wait_s / max(1, counts.num_waited),
         max_wait_s=counts.max_wait_s,
         worker_restarts=model.num_restarts,
+        loads=model.life.num_loads,
+        leases=model.num_leases,
+        memory_bytes=model.life.resident_bytes,
+        idle_s=time.monotonic() - model.life.used_at,
+        recent=recent,
     )
 
 
-def _total(stats: list[QueueStats]) -> QueueStats:
-    """Sums, but the mean of the average waits and the longest of the longest."""
-    summed = set(QueueStats.model_fields) - {"running", "average_wait_s", "max_wait_s"}
+def _total(stats: list[QueueStats], recent: RecentRequests) -> QueueStats:
+    """Sums, but the mean of the average waits, the longest of the longest and the shortest of the idle times."""
+    summed = set(QueueStats.model_fields) - {"running", "average_wait_s", "max_wait_s", "idle_s", "recent"}
     return QueueStats(
         running=all(one.running for one in stats),
         average_wait_s=sum(one.average_wait_s for one in stats) / len(stats),
         max_wait_s=max(one.max_wait_s for one in stats),
+        idle_s=min(one.idle_s for one in stats),
+        recent=recent,
         **{name: sum(getattr(one, name) for one in stats) for name in summed},
     )

@@ -48,9 +48,10 @@ def _target(url: str | None, model: str | None, api_key: str | None) -> Target:
         raise Failure(str(error)) from None
     if url is None:
         host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+        scheme = "http" if settings.ssl_certfile is None else "https"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
     url = url.rstrip("/").removesuffix("/v1")
-    key = api_key or next((key.get_secret_value() for key in settings.api_key), None)
+    key = api_key or next((key.key.get_secret_value() for key in settings.access_keys), None)
     return Target(url, _served_model(url, key, model), key)
 
 

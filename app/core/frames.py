@@ -85,9 +85,10 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
-    """Worker to server: the model takes requests now."""
+    """Worker to server: the model takes requests now; `folder` is where its files are."""
 
     info: ModelInfo
+    folder: str
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load-failed"):

@@ -1,5 +1,7 @@
 """What differs between machines, as far as the server process must know it."""
 
+import ctypes
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +32,56 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def openblas() -> Path | None:
     """The OpenBLAS to preload on a Linux machine without an NVIDIA GPU, when it is installed."""
-    if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
+    if sys.platform != "linux" or not computes_on_cpu():
         return None
     return next((path for path in _OPENBLAS if path.exists()), None)
+
+
+def computes_on_cpu() -> bool:
+    """Whether MLX computes on the CPU here: no Mac, and no NVIDIA GPU."""
+    return sys.platform != "darwin" and not Path("/dev/nvidiactl").exists()
+
+
+def memory_bytes() -> int:
+    """The machine's memory, or what its container may use of it."""
+    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return installed
+    return min(installed, int(limit)) if limit.isdigit() else installed
+
+
+def has_room_for_float32(num_parameters: int, memory_bytes: int) -> bool:
+    """Whether a model that computes on the CPU has its weights as float32: where they take half of the memory at most.
+
+    MLX's CPU back end has fast kernels for nothing else.
+    """
+    return 4 * num_parameters <= memory_bytes // 2
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process takes, with what a Mac's GPU holds for it; 0 when it is gone."""
+    if sys.platform == "darwin":
+        return _footprint_bytes(pid)
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return 0
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class _Usage(ctypes.Structure):
+    """struct rusage_info_v0 of <sys/resource.h> on macOS."""
+
+    _fields_ = (
+        ("uuid", ctypes.c_uint8 * 16),
+        *((name, ctypes.c_uint64) for name in ("user", "system", "idle_wakeups", "interrupts", "pageins", "wired")),
+        *((name, ctypes.c_uint64) for name in ("resident", "footprint", "began", "ended")),
+    )
+
+
+def _footprint_bytes(pid: int) -> int:
+    usage = _Usage()
+    has_failed = ctypes.CDLL(None).proc_pid_rusage(pid, 0, ctypes.byref(usage))
+    return 0 if has_failed else int(usage.footprint)

@@ -5,9 +5,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from app.core import machine
 from app.core.event_stream import EventStream
 from app.core.record import RequestRecord
 from app.core.requests import Request
+from app.core.residency import Residency
+from app.core.room import Limits
 from app.core.served_model import ServedModel
 from app.errors import ModelNotFound, ShuttingDown
 from app.settings import ModelSpec
@@ -16,29 +19,31 @@ from app.settings import ModelSpec
 class Registry:
     """All models of this server, by the name they are served under. Owned by the event loop's thread."""
 
-    def __init__(self, specs: tuple[ModelSpec, ...], cache_dir: Path) -> None:
-        self.models = {spec.name: ServedModel(spec, cache_dir) for spec in specs}
+    def __init__(self, specs: tuple[ModelSpec, ...], cache_dir: Path, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits(len(specs), machine.memory_bytes())
+        residency = Residency(self.limits)
+        self.models = {spec.name: ServedModel(spec, cache_dir, residency) for spec in specs}
         self._draining = False
 
     def start(self) -> None:
-        """Start loading every model; returns at once."""
+        """Start loading every model that is not on demand; returns at once."""
         for model in self.models.values():
-            model.start()
+            model.life.start()
 
     async def wait_until_loaded(self) -> bool:
-        """Wait until every model is ready or has failed; whether any is ready."""
-        await asyncio.gather(*(model.loaded.wait() for model in self.models.values()))
+        """Wait until every model that is not on demand is ready or has failed; whether any can be used."""
+        await asyncio.gather(*(model.life.settled.wait() for model in self.models.values()))
         return any(model.state != "failed" for model in self.models.values())
 
     async def close(self) -> None:
         """End every worker and wait until all are gone."""
-        await asyncio.gather(*(model.close() for model in self.models.values()))
+        await asyncio.gather(*(model.life.close() for model in self.models.values()))
 
     def drain(self, timeout_s: float) -> None:
         """Admit nobody any more; what still runs after `timeout_s` is ended with an error."""
         self._draining = True
         for model in self.models.values():
-            model.drain(self._shutting_down(), timeout_s)
+            model.life.drain(self._shutting_down(), timeout_s)
 
     def find(self, name: str | None) -> ServedModel:
         """The model a request means: the only one whatever the name, else the one of that name.
@@ -52,6 +57,22 @@ class Registry:
         served = ", ".join(f"'{other}'" for other in self.models)
         asked = "No model was named" if name is None else f"The model '{name}' is not served here"
         raise ModelNotFound(f"{asked}; this server has {served}.", param="model")
+
+    def named(self, name: str, param: str | None = None) -> ServedModel:
+        """The model of exactly this name. Errors: ModelNotFound."""
+        if name not in self.models:
+            raise ModelNotFound(
+                f"The model '{name}' is not served here; GET /v1/models lists those that are.", param=param
+            )
+        return self.models[name]
+
+    async def load(self, name: str) -> ServedModel:
+        """Load the model of exactly this name and wait until it is. Errors: ModelNotFound, and those of `run`."""
+        model = self.named(name, param="model")
+        if self._draining:
+            raise self._shutting_down()
+        await model.load()
+        return model
 
     @asynccontextmanager
     async def run(self, name: str | None, request: Request, record: RequestRecord) -> AsyncGenerator[EventStream]:

@@ -157,20 +157,21 @@ Request = (
     | ImageRequest
     | TokenRequest
 )
-Kind = Literal["lm", "embeddings", "whisper", "speech", "images"]
+Kind = Literal["lm", "vlm", "embeddings", "whisper", "speech", "images"]
 
-KIND_OF_REQUEST: dict[type[Request], Kind] = {
-    GenerationRequest: "lm",
-    EmbeddingRequest: "embeddings",
-    TranscriptionRequest: "whisper",
-    SpeechRequest: "speech",
-    VoicesRequest: "speech",
-    ImageRequest: "images",
-    TokenizeRequest: "lm",
-    DetokenizeRequest: "lm",
+KINDS_OF_REQUEST: dict[type[Request], tuple[Kind, ...]] = {
+    GenerationRequest: ("lm", "vlm"),
+    EmbeddingRequest: ("embeddings",),
+    TranscriptionRequest: ("whisper",),
+    SpeechRequest: ("speech",),
+    VoicesRequest: ("speech",),
+    ImageRequest: ("images",),
+    TokenizeRequest: ("lm", "vlm"),
+    DetokenizeRequest: ("lm", "vlm"),
 }
 ENDPOINT_OF_KIND: dict[Kind, str] = {
     "lm": "/v1/chat/completions",
+    "vlm": "/v1/chat/completions",
     "embeddings": "/v1/embeddings",
     "whisper": "/v1/audio/transcriptions",
     "speech": "/v1/audio/speech",

@@ -1,113 +1,148 @@
-"""One served model: its worker kept alive, its line of requests, its state."""
+"""One served model: requests are run on it, whatever state it is in."""
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
-
-from loguru import logger
 
 from app.core import frames
 from app.core.admission import Admission
 from app.core.event_stream import EventStream
+from app.core.lifecycle import Lifecycle, State
 from app.core.record import RequestRecord
-from app.core.requests import ENDPOINT_OF_KIND, KIND_OF_REQUEST, Kind, Request, TokenRequest, VoicesRequest
-from app.core.worker_process import WorkerProcess
-from app.errors import InvalidRequest, ModelLoadError, ModelUnavailable, RequestTimeout, ServerError
+from app.core.requests import ENDPOINT_OF_KIND, KINDS_OF_REQUEST, Kind, Request, TokenRequest, VoicesRequest
+from app.core.residency import Residency
+from app.errors import Conflict, InvalidRequest, ModelUnavailable, QueueTimeout, RequestTimeout
 from app.settings import ModelSpec
 
-State = Literal["loading", "ready", "restarting", "failed", "stopped"]
-
-DEFAULT_CONCURRENCY: dict[Kind, int] = {"lm": 16, "embeddings": 16, "whisper": 1, "speech": 1, "images": 1}
-# The worker answers them one after the other: two keep it busy, and the others wait here, fairly.
-_TOKEN_REQUESTS_AT_ONCE = 2
-_FIRST_BACKOFF_S = 0.2
-_LONGEST_BACKOFF_S = 30.0
-# A worker that ran this long has earned a fresh start of the back-off.
-_STABLE_S = 60.0
-# What a worker gets to write its caches to disk before it is ended.
-_SAVING_S = 10.0
+DEFAULT_CONCURRENCY: dict[Kind, int] = {
+    "lm": 16,
+    "vlm": 16,
+    "embeddings": 16,
+    "whisper": 1,
+    "speech": 1,
+    "images": 1,
+}
 
 
 class ServedModel:
-    """A model and the worker process that runs it. Owned by the event loop's thread."""
+    """A model as requests see it; `life` loads and unloads it. Owned by the event loop's thread."""
 
-    def __init__(self, spec: ModelSpec, cache_dir: Path) -> None:
+    def __init__(self, spec: ModelSpec, cache_dir: Path, residency: Residency) -> None:
         self.spec = spec
-        self.state: State = "loading"
-        self.reason: str | None = None
-        self.info: frames.ModelInfo | None = None
-        self.num_leases = 0
-        self.num_restarts = 0
         self.created = int(time.time())
-        self.admission = Admission(spec.queue_size, spec.queue_timeout)
-        self._token_admission = Admission(spec.queue_size, spec.queue_timeout)
-        self.loaded = asyncio.Event()
-        self._load = frames.Load(spec.model_dump_json(), str(cache_dir))
-        self._worker: WorkerProcess | None = None
-        self._supervisor: asyncio.Task[None] | None = None
+        load = frames.Load(spec.model_dump_json(), str(cache_dir))
+        self.life = Lifecycle(spec, load, residency, lambda: self.max_concurrency)
+
+    @property
+    def state(self) -> State:
+        """Where in its life it is."""
+        return self.life.state
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not ready, where there is more to say than its state."""
+        return self.life.waits_for or self.life.reason
+
+    @property
+    def info(self) -> frames.ModelInfo | None:
+        """What it turned out to be when it was last loaded."""
+        return self.life.info
+
+    @property
+    def kind(self) -> Kind | None:
+        """What kind of model it is, as far as that is known: from its files, while it is not loaded."""
+        files = self.life.disk.files
+        if self.info is not None and (files is None or self.life.worker is not None):
+            return self.info.kind
+        return files.kind if files is not None else None
+
+    @property
+    def context_length(self) -> int | None:
+        """Its context in tokens, as far as that is known."""
+        if self.info is not None:
+            return self.info.context_length
+        return self.life.disk.files.context_length if self.life.disk.files is not None else None
+
+    @property
+    def admission(self) -> Admission:
+        """The line of its requests."""
+        return self.life.line.admission
+
+    @property
+    def num_leases(self) -> int:
+        """Requests that run or wait."""
+        return self.life.line.num_leases
+
+    @property
+    def num_restarts(self) -> int:
+        """Workers that died and were replaced."""
+        return self.life.num_restarts
 
     @property
     def worker_pid(self) -> int | None:
         """The process id of the running worker."""
-        return None if self._worker is None else self._worker.pid
-
-    @property
-    def _is_stopped(self) -> bool:
-        return self.state == "stopped"
+        return None if self.life.worker is None else self.life.worker.pid
 
     @property
     def max_concurrency(self) -> int:
         """Requests that run at once when the model is ready."""
-        return self.spec.max_concurrency or DEFAULT_CONCURRENCY[self.info.kind if self.info else "lm"]
-
-    def start(self) -> None:
-        """Start the worker and keep it running; returns at once."""
-        self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.spec.name}")
-
-    async def close(self) -> None:
-        """End the worker and wait until it is gone."""
-        was_ready = self.state == "ready"
-        self.state = "stopped"
-        self._close_admission()
-        if self._supervisor is not None:
-            if self._worker is not None:
-                if was_ready and self.spec.prompt_cache_dir is not None:
-                    await self._worker.finish(_SAVING_S)
-                self._worker.close()
-            else:
-                self._supervisor.cancel()
-            await asyncio.wait([self._supervisor])
+        return self.spec.max_concurrency or DEFAULT_CONCURRENCY[self.kind or "lm"]
 
     async def inspect(self, *, clears: bool = False) -> frames.CacheStats:
         """How the caches are, before they are emptied if `clears`; all zeros while there is no worker to ask.
 
         Asked past the line: it is answered while every slot is taken. Errors: ModelUnavailable.
         """
-        if self._worker is None or self.state != "ready":
+        if self.life.worker is None or self.state != "ready":
             return frames.CacheStats()
-        return await self._worker.inspect(clears=clears)
+        return await self.life.worker.inspect(clears=clears)
 
-    def drain(self, error: ServerError, timeout_s: float) -> None:
-        """Turn away who waits with `error` now, and end who runs with it after `timeout_s`."""
-        self._close_admission()
-        self._fail_waiting(error)
-        if self._worker is not None:
-            asyncio.get_running_loop().call_later(timeout_s, self._worker.fail_streams, error)
+    async def load(self) -> None:
+        """Load the model if it is not, and wait until it is, as a request would. Errors: those of `Registry.run`."""
+        with self.life.line.lease():
+            self.life.want()
+            async with self._slot("", None, is_short=True):
+                pass
+
+    async def unload(self, timeout_s: float) -> None:
+        """Unload the model when its requests are through, or break off its loading.
+
+        Errors: Conflict where that takes longer than `timeout_s`, and the model stays, or while it waits to be loaded.
+        """
+        name, life = self.spec.name, self.life
+        before = life.num_unloads
+        try:
+            async with asyncio.timeout(timeout_s):
+                while life.num_unloads == before and life.state not in ("unloaded", "failed"):
+                    life.begin_unload("as it was asked")
+                    if life.state in ("loading", "restarting") and not life.break_off(
+                        ModelUnavailable(f"Loading model '{name}' was broken off by hand.", retry_after_s=5)
+                    ):
+                        raise Conflict(f"Model '{name}' is {self.state}: there is nothing to unload.", retry_after_s=5)
+                    await life.next_state()
+        except TimeoutError:
+            life.stay()
+            raise Conflict(
+                f"Model '{name}' still works on {life.line.num_active} requests after {timeout_s:g} s; it stays loaded."
+                " Try again later.",
+                retry_after_s=5,
+            ) from None
 
     @asynccontextmanager
     async def run(self, request: Request, record: RequestRecord) -> AsyncGenerator[EventStream]:
         """See `Registry.run`."""
-        if self.state == "failed":
-            raise ModelLoadError(self.reason or "The model could not be loaded.")
+        if self.life.worker is None and not self._takes(request):
+            # Another model may lie there by now.
+            await self.life.disk.look()
         self._check_kind(request)
-        self.num_leases += 1
         timeout_s = min(filter(None, (self.spec.request_timeout, record.timeout_s)), default=None)
-        try:
+        with self.life.line.lease():
+            self.life.want(is_patient=True)
             # A request that may live no longer than it has to wait is not kept waiting any longer.
-            async with self._line_of(request).slot(record.client, timeout_s):
+            is_short = isinstance(request, TokenRequest | VoicesRequest)
+            async with self._slot(record.client, timeout_s, is_short=is_short):
                 record.waited_s = time.monotonic() - record.started_at
                 self._check_kind(request)
                 stream = self._submit(request)
@@ -116,90 +151,37 @@ class ServedModel:
                         yield stream
                 finally:
                     stream.close()
-        finally:
-            self.num_leases -= 1
 
-    def _line_of(self, request: Request) -> Admission:
-        """Who only asks for tokens or voices does not wait for those who generate."""
-        return self._token_admission if isinstance(request, TokenRequest | VoicesRequest) else self.admission
-
-    def _close_admission(self) -> None:
-        self.admission.close()
-        self._token_admission.close()
-
-    def _fail_waiting(self, error: ServerError) -> None:
-        self.admission.fail_waiting(error)
-        self._token_admission.fail_waiting(error)
+    @asynccontextmanager
+    async def _slot(self, client: str, longest_wait_s: float | None, *, is_short: bool) -> AsyncGenerator[None]:
+        try:
+            async with self.life.line.slot(client, longest_wait_s, is_short=is_short):
+                yield
+        except QueueTimeout as error:
+            if self.life.waits_for is None:
+                raise
+            waited_s = min(filter(None, (self.spec.queue_timeout, longest_wait_s)))
+            raise QueueTimeout(
+                f"Model '{self.spec.name}' was not loaded within {waited_s:g} s: {self.life.waits_for}; try again"
+                " later.",
+                retry_after_s=error.retry_after_s,
+            ) from None
 
     def _submit(self, request: Request) -> EventStream:
-        if self._worker is None or self.state != "ready":
+        # A model that is to be unloaded waits for those who have a slot.
+        if self.life.worker is None or self.state not in ("ready", "unloading"):
             raise ModelUnavailable(f"Model '{self.spec.name}' is not running; try again.", retry_after_s=1)
-        return self._worker.submit(request)
+        return self.life.worker.submit(request)
+
+    def _takes(self, request: Request) -> bool:
+        return self.kind is None or self.kind in KINDS_OF_REQUEST[type(request)]
 
     def _check_kind(self, request: Request) -> None:
-        kind = KIND_OF_REQUEST[type(request)]
-        if self.info is not None and self.info.kind != kind:
+        if self.kind is not None and not self._takes(request):
             raise InvalidRequest(
-                f"'{self.spec.name}' is a model of kind {self.info.kind}; use {ENDPOINT_OF_KIND[self.info.kind]}.",
+                f"'{self.spec.name}' is a model of kind {self.kind}; use {ENDPOINT_OF_KIND[self.kind]}.",
                 param="model",
             )
-
-    async def _supervise(self) -> None:
-        """Keep a worker running until the model is closed or cannot be loaded."""
-        backoff_s = _FIRST_BACKOFF_S
-        while not self._is_stopped:
-            started = time.monotonic()
-            error = await self._run_worker()
-            self._close_admission()
-            if self._is_stopped:
-                return
-            if error is not None:
-                self._give_up(error)
-                return
-            if time.monotonic() - started > _STABLE_S:
-                backoff_s = _FIRST_BACKOFF_S
-            self.state = "restarting"
-            self.num_restarts += 1
-            logger.warning("{}: {}; starting it again in {:g} s", self.spec.name, self.reason, backoff_s)
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
-
-    async def _run_worker(self) -> str | None:
-        """Run one worker to its end; gives the reason why trying again would be useless, if there is one."""
-        worker = WorkerProcess(self.spec.name, self._ready)
-        try:
-            await worker.start(self._load)
-        except OSError as error:
-            return f"its process could not be started: {error}"
-        self._worker = worker
-        try:
-            exit_ = await worker.run()
-        finally:
-            self._worker = None
-        self.reason = f"the worker died: {exit_.cause}"
-        return exit_.load_error
-
-    def _ready(self, info: frames.ModelInfo) -> None:
-        if self.state in ("stopped", "failed"):
-            return
-        self.info = info
-        self.state = "ready"
-        self.reason = None
-        self.loaded.set()
-        self.admission.open(self.max_concurrency)
-        self._token_admission.open(_TOKEN_REQUESTS_AT_ONCE)
-        logger.info(
-            "{}: ready in {:.1f} s ({} {}, {} tokens of context, on {}; process {})",
-            *(self.spec.name, info.load_s, info.kind, info.architecture, info.context_length, info.device),
-            self.worker_pid,
-        )
-
-    def _give_up(self, reason: str) -> None:
-        self.state = "failed"
-        self.reason = reason
-        self.loaded.set()
-        logger.error("{} cannot be loaded: {}", self.spec.name, reason)
-        self._fail_waiting(ModelLoadError(reason))
 
 
 @asynccontextmanager

@@ -36,7 +36,7 @@ class Exit:
 class WorkerProcess(asyncio.Protocol):
     """A running worker. Owned by the event loop's thread."""
 
-    def __init__(self, name: str, on_ready: Callable[[frames.ModelInfo], None]) -> None:
+    def __init__(self, name: str, on_ready: Callable[[frames.Ready], None]) -> None:
         self.name = name
         self.pid = 0
         self._on_ready = on_ready
@@ -173,8 +173,8 @@ class WorkerProcess(asyncio.Protocol):
                             del streams[stream_id]
             case frames.Progress(sentence):
                 logger.info("{}: {}", self.name, sentence)
-            case frames.Ready(info):
-                self._on_ready(info)
+            case frames.Ready():
+                self._on_ready(message)
             case frames.LoadFailed(reason):
                 self._load_error = reason
             case frames.Inspected(inspect_id, caches):

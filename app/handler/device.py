@@ -9,6 +9,7 @@ from mlx import nn
 from mlx.utils import tree_map
 from mlx_lm.utils import dequantize_model
 
+from app.core import machine
 from app.handler.cpu_attention import use_fast_attention
 
 # mlx_lm lowers the limit on open files when it is imported; weights in many shards and a busy disk cache need more.
@@ -51,7 +52,7 @@ def prepare_weights(model: nn.Module) -> None:
     MLX's CPU back end has fast kernels for float32 only (BLAS): 4-bit and 16-bit weights run 10 to 15 times slower
     there. Left alone where float32 weights would take more than half of the memory.
     """
-    if not is_cpu() or 4 * _num_parameters(model) > memory_bytes() // 2:
+    if not is_cpu() or not machine.has_room_for_float32(_num_parameters(model), memory_bytes()):
         return
     dequantize_model(model)
     model.update(

@@ -5,19 +5,33 @@ Source: https://platform.openai.com/docs/api-reference/models
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+from app.schemas.base import WireModel
+
+Capability = Literal["chat", "tools", "reasoning", "vision", "embeddings", "transcription", "speech", "images"]
 
 
 class ModelObject(BaseModel):
-    """A served model. `kind` and `context_length` are known once it is loaded."""
+    """A served model: `status` is unloaded, loading, ready, unloading, restarting or failed, `reason` says more of it.
+
+    `kind`, `context_length`, `size_bytes` (of the weights on disk) and `capabilities` are null where they are not known
+    before it is loaded; `memory_bytes` is what it takes now, 0 while it is not loaded; `adapter` is its adapter's name.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "mlx-openai-server"
     status: str
+    reason: str | None
     kind: str | None
     context_length: int | None
+    adapter: str | None
+    on_demand: bool
+    size_bytes: int | None
+    memory_bytes: int
+    capabilities: list[Capability] | None
 
 
 class ModelList(BaseModel):
@@ -25,3 +39,16 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelObject]
+
+
+class LoadModelRequest(WireModel):
+    """Which model to load."""
+
+    model: str
+
+
+class UnloadModelRequest(WireModel):
+    """Which model to unload, and for how many seconds to wait until its requests are through."""
+
+    model: str
+    timeout: float = Field(default=30.0, ge=0, le=3600, allow_inf_nan=False)

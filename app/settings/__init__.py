@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from app.settings.keys_file import AccessKey, read_keys, unnamed_keys
 from app.settings.knobs import Knob, SettingsError, knobs_of
 from app.settings.model import MODEL_KNOBS, SAMPLE_MODEL, Fields, ModelSpec
 from app.settings.sources import Given, Source, build, environment, environment_file, flag_values, pick, resolved
@@ -16,6 +17,8 @@ from app.settings.types import (
     Count,
     Host,
     LogLevel,
+    MemoryBudget,
+    MemorySize,
     ModelType,
     NumBytes,
     Origin,
@@ -24,6 +27,8 @@ from app.settings.types import (
     SecondsOrZero,
     api_keys,
     comma_lists,
+    existing_file,
+    existing_folder,
     not_a_folder,
 )
 from app.settings.yaml_file import YamlFile, read_yaml
@@ -32,7 +37,9 @@ __all__ = [
     "MODEL_KNOBS",
     "SAMPLE_MODEL",
     "SERVER_KNOBS",
+    "AccessKey",
     "ConfigName",
+    "MemorySize",
     "ModelSpec",
     "ModelType",
     "Settings",
@@ -85,6 +92,16 @@ class Settings(Fields):
             secret=True,
         ),
     ] = ()
+    api_keys_file: Annotated[
+        Path | None,
+        Knob(
+            "Network and access",
+            "YAML file of named keys, each with limits of its own if it is to have some (docs/access.md).",
+            "PATH",
+            default="none",
+            example="keys.yaml",
+        ),
+    ] = None
     allow_unauthenticated: Annotated[
         bool, Knob("Network and access", "Listen at an address that others can reach without asking for a key.")
     ] = False
@@ -97,14 +114,90 @@ class Settings(Fields):
             "ORIGIN",
         ),
     ] = ("*",)
+    ssl_certfile: Annotated[
+        Path | None,
+        existing_file,
+        Knob(
+            "Network and access",
+            "Certificate chain (PEM): with it the server speaks HTTPS.",
+            "PATH",
+            default="none, plain HTTP",
+            example="server.crt",
+        ),
+    ] = None
+    ssl_keyfile: Annotated[
+        Path | None,
+        existing_file,
+        Knob(
+            "Network and access",
+            "The certificate's private key (PEM, without a password).",
+            "PATH",
+            default="in the file of the certificate",
+            example="server.key",
+        ),
+    ] = None
+    open_metrics: Annotated[
+        bool, Knob("Network and access", "Answer GET /metrics without a key, for a collector that has none.")
+    ] = False
+    allow_remote_media: Annotated[
+        bool,
+        Knob(
+            "Network and access", "Fetch pictures, films and sounds that requests name by URL, from public addresses."
+        ),
+    ] = False
+    media_root: Annotated[
+        Path | None,
+        existing_folder,
+        Knob(
+            "Network and access",
+            "Folder whose files requests may name, as paths or file:// URLs.",
+            "PATH",
+            default="none, no files are read",
+            example="pictures",
+        ),
+    ] = None
     max_context_tokens: Annotated[
         Count | None,
         Knob("Limits", "Longest context of every model.", "TOKENS", default="none", example="32768"),
     ] = None
+    max_loaded_models: Annotated[
+        Count,
+        Knob(
+            "Limits",
+            "On-demand models that are loaded at a time; the one unused for longest makes room for the next.",
+            "N",
+        ),
+    ] = 3
+    memory_budget: Annotated[
+        MemoryBudget,
+        Knob(
+            "Limits",
+            "Memory for all loaded models together: a size, or a share of the machine's memory.",
+            "SIZE",
+            default="80%",
+            example="48GiB",
+        ),
+    ] = MemorySize(80, is_percent=True)
     max_body_bytes: Annotated[
         NumBytes,
         Knob("Limits", "Largest request body.", "SIZE", ("max_body_size",), default="64MiB", example="64MiB"),
     ] = 64 * 2**20
+    max_media: Annotated[
+        Count, Knob("Limits", "Most pictures, films and sounds of a request, its conversation's included.", "N")
+    ] = 100
+    max_media_bytes: Annotated[
+        NumBytes,
+        Knob(
+            "Limits",
+            "Largest of their files; all those of a request have max_body_bytes at most.",
+            "SIZE",
+            default="50MiB",
+            example="50MiB",
+        ),
+    ] = 50 * 2**20
+    media_timeout: Annotated[
+        Seconds, Knob("Limits", "Time in which the media that a request names must have been fetched.", "SECONDS")
+    ] = 30
     heartbeat_interval: Annotated[
         Seconds, Knob("Limits", "Silence of a stream after which a comment keeps it open.", "SECONDS")
     ] = 5
@@ -168,6 +261,13 @@ class Settings(Fields):
     log_json: Annotated[bool, Knob("Logging", "Write log lines as JSON.")] = False
     log_prompts: Annotated[bool, Knob("Logging", "Log prompts and replies.")] = False
     models: tuple[ModelSpec, ...] = Field(default=(ModelSpec(),), min_length=1)
+    # Those of `api_keys_file`.
+    named_keys: tuple[AccessKey, ...] = ()
+
+    @property
+    def access_keys(self) -> tuple[AccessKey, ...]:
+        """Every key that opens the server; none where it is open to everybody."""
+        return (*self.named_keys, *unnamed_keys(self.api_key))
 
     @field_validator("log_level", mode="after")
     @classmethod
@@ -189,8 +289,17 @@ class Settings(Fields):
         return self
 
     @model_validator(mode="after")
+    def _keys_differ(self) -> Self:
+        owners: dict[str, str] = {}
+        for one in self.access_keys:
+            other = owners.setdefault(one.key.get_secret_value(), one.name)
+            if other != one.name:
+                raise ValueError(f"{other} and {one.name} are the same API key: give each client a key of its own")
+        return self
+
+    @model_validator(mode="after")
     def _guarded(self) -> Self:
-        if self.api_key or self.allow_unauthenticated or _is_loopback(self.host):
+        if self.access_keys or self.allow_unauthenticated or _is_loopback(self.host):
             return self
         raise ValueError(
             f"host {self.host} can be reached from other machines: set an API key with --api-key or API_KEY,"
@@ -212,14 +321,20 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], direc
     yaml = _yaml(config, directory) if config else YamlFile()
     models = [build(ModelSpec, pick(MODEL_KNOBS, [*sources, model]), directory) for model in _models_of(yaml, sources)]
     server = _without_outranked(pick(SERVER_KNOBS, [*sources, yaml.server]))
-    return build(Settings, server, directory, models=tuple(models))
+    keys_file = server.get("api_keys_file")
+    keys = read_keys(_file(keys_file, directory), directory) if keys_file else ()
+    return build(Settings, server, directory, models=tuple(models), named_keys=keys)
 
 
 def _yaml(config: Given, directory: Path) -> YamlFile:
-    path = resolved(config, directory)
+    return read_yaml(_file(config, directory), SERVER_KNOBS, MODEL_KNOBS)
+
+
+def _file(given: Given, directory: Path) -> Path:
+    path = resolved(given, directory)
     if not isinstance(path, Path):
-        raise SettingsError(f"{config.spelled} must be the path of a YAML file")
-    return read_yaml(path, SERVER_KNOBS, MODEL_KNOBS)
+        raise SettingsError(f"{given.spelled} must be the path of a YAML file")
+    return path
 
 
 def _models_of(yaml: YamlFile, sources: Sequence[Source]) -> Sequence[Source]:

@@ -16,13 +16,9 @@ TOPICS: tuple[Topic, ...] = get_args(Topic)
 # be a lie, so they are refused by name. Whoever implements one removes it here and adds the field.
 NOT_YET = frozenset(
     {
-        "adapter_path",
         "decode_concurrency",
-        "disable_auto_resize",
         "enable_auto_tool_choice",
         "message_converter",
-        "on_demand",
-        "on_demand_idle_timeout",
         "prompt_concurrency",
     }
 )

@@ -10,6 +10,7 @@ from app.settings.types import (
     ConfigName,
     Count,
     CountOrZero,
+    IdleSeconds,
     KvBits,
     KvGroupSize,
     KvStart,
@@ -69,7 +70,7 @@ class ModelSpec(Fields):
         ModelType | None,
         Knob(
             "Models",
-            "lm, multimodal, embeddings, whisper, image-generation, image-edit or tts.",
+            "lm, multimodal (or vlm), embeddings, whisper, image-generation, image-edit or tts.",
             "TYPE",
             default="detected from the model's folder",
             example="lm",
@@ -85,6 +86,13 @@ class ModelSpec(Fields):
             "Models", "Run the model once before the first request.", names=("mlx_warmup",), off_flag="--no-mlx-warmup"
         ),
     ] = True
+    on_demand: Annotated[
+        bool, Knob("Models", "Load the model at its first request, and let it go when it is not used.")
+    ] = False
+    on_demand_idle_timeout: Annotated[
+        IdleSeconds,
+        Knob("Models", "Time after its last use when such a model is unloaded; 0 or none for never.", "SECONDS"),
+    ] = 300
     trust_remote_code: Annotated[bool, Knob("Models", "Run Python code that comes with the model.")] = False
     chat_template_file: Annotated[
         Path | None,
@@ -121,6 +129,16 @@ class ModelSpec(Fields):
         ReasoningMode,
         Knob("Models", "Show reasoning separate from the answer, inline in it, or strip it.", "MODE"),
     ] = "separate"
+    adapter_path: Annotated[
+        Path | None,
+        Knob(
+            "Models",
+            "Folder of a LoRA adapter that mlx_lm has trained for this language model.",
+            "PATH",
+            default="none",
+            example="adapters",
+        ),
+    ] = None
     draft_model_path: Annotated[
         ModelPath | None,
         Knob(
@@ -209,6 +227,10 @@ class ModelSpec(Fields):
         Count,
         Knob("Limits", "Most pixels of an image that a client sends; one with more is refused (400).", "N"),
     ] = 50_000_000
+    disable_auto_resize: Annotated[
+        bool,
+        Knob("Limits", "Refuse an image that is larger than a model sees (400), instead of scaling it down."),
+    ] = False
     prefill_step_size: Annotated[
         Count,
         Knob("Limits", "Prompt tokens read between two steps of the running requests.", "TOKENS"),

@@ -97,7 +97,8 @@ def read_bounded(path: Path) -> bytes:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        cause = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{_shown(path, 400)} cannot be read: {cause}") from None
     if len(data) > MAX_FILE_BYTES:
         raise SettingsError(f"{path} is larger than {MAX_FILE_BYTES} bytes, which no settings file needs to be")
     return data
@@ -182,14 +183,14 @@ def _sentence(error: ValidationError, given: Mapping[str, Given]) -> str:
     return f"{item.spelled} {cause}" + (f", not {shown}" if shown else "")
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, longest: int = 80) -> str:
     """A short form of a wrong value; nothing for one that could be endless."""
     match value:
         case bool():
             return "true" if value else "false"
         case str() | Path():
             text = repr(str(value))
-            return text if len(text) <= 80 else text[:76] + "...'"
+            return text if len(text) <= longest else text[: longest - 4] + "...'"
         case float():
             return repr(value)
         case int() if value.bit_length() < 200:

@@ -6,13 +6,14 @@ Every validator's message continues the name of the setting: "--host must be ...
 import ipaddress
 import os.path
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, SecretStr, TypeAdapter
 
 ReasoningMode = Literal["separate", "inline", "strip"]
-ModelType = Literal["lm", "multimodal", "embeddings", "whisper", "image-generation", "image-edit", "tts"]
+ModelType = Literal["lm", "multimodal", "vlm", "embeddings", "whisper", "image-generation", "image-edit", "tts"]
 
 ConfigName = Literal[
     "flux-dev",
@@ -45,6 +46,31 @@ def _size(value: object) -> object:
     return int(float(match[1]) * unit)
 
 
+@dataclass(frozen=True, slots=True)
+class MemorySize:
+    """So many bytes, or so many percent of a machine's memory."""
+
+    number: float
+    is_percent: bool = False
+
+    def num_bytes(self, memory_bytes: int) -> int:
+        """The bytes, on a machine that has `memory_bytes`."""
+        return int(memory_bytes * self.number / 100 if self.is_percent else self.number)
+
+
+def _memory_size(value: object) -> MemorySize:
+    if isinstance(value, MemorySize):
+        return value
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,3})?)\s*%", value.strip(), re.ASCII) if isinstance(value, str) else None
+    try:
+        size = MemorySize(float(match[1]), is_percent=True) if match else MemorySize(_bytes.validate_python(value))
+    except ValueError:
+        raise ValueError("must be a size such as 64GiB, or a share of the memory such as 75%") from None
+    if size.is_percent and not 0 < size.number <= 100:
+        raise ValueError("must be more than 0% and at most 100%")
+    return size
+
+
 def _comma_list(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -66,7 +92,7 @@ def _comma_lists(value: object) -> object:
 
 def _host(value: str) -> str:
     bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-    if re.fullmatch(r"[A-Za-z0-9._-]+", bare):
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,253}", bare):
         return bare
     try:
         return str(ipaddress.IPv6Address(bare))
@@ -107,6 +133,20 @@ def _not_a_folder(value: Path | None) -> Path | None:
     return value
 
 
+def _existing_folder(value: Path | None) -> Path | None:
+    try:
+        found = value is None or value.is_dir()
+    except (OSError, ValueError):  # a name that no folder can have
+        found = False
+    if not found:
+        raise ValueError("must be an existing folder")
+    return value
+
+
+def _none_is_zero(value: object) -> object:
+    return 0 if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
 def _one_of(*allowed: int) -> AfterValidator:
     *others, last = map(str, allowed)
 
@@ -141,7 +181,10 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seconds = Annotated[float, Field(gt=0, le=_YEAR_S)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=_YEAR_S)]
+IdleSeconds = Annotated[SecondsOrZero, BeforeValidator(_none_is_zero)]
 NumBytes = Annotated[int, BeforeValidator(_size), Field(ge=1, le=2**40)]
+_bytes: TypeAdapter[int] = TypeAdapter(NumBytes)
+MemoryBudget = Annotated[InstanceOf[MemorySize], BeforeValidator(_memory_size)]
 NumBytesOrZero = Annotated[int, BeforeValidator(_size), Field(ge=0, le=2**40)]
 Host = Annotated[Text, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -150,6 +193,7 @@ LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidat
 api_keys = BeforeValidator(_comma_list)
 comma_lists = BeforeValidator(_comma_lists)
 existing_file = AfterValidator(_existing_file)
+existing_folder = AfterValidator(_existing_folder)
 not_a_folder = AfterValidator(_not_a_folder)
 Origin = Annotated[str, AfterValidator(_origin)]
 ApiKey = Annotated[SecretStr, AfterValidator(_header_safe)]

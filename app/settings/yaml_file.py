@@ -21,8 +21,8 @@ class YamlFile:
 
 def read_yaml(path: Path, server_knobs: Iterable[Knob], model_knobs: Iterable[Knob]) -> YamlFile:
     """The file's sections with their keys checked; raises SettingsError."""
-    content = _load(path)
-    sections = _mapping(content, path.name)
+    content = load_yaml(path)
+    sections = mapping_of(content, path.name)
     server_names = _names(server_knobs)
     model_names = _names(model_knobs)
     for key in sections:
@@ -36,7 +36,8 @@ def read_yaml(path: Path, server_knobs: Iterable[Knob], model_knobs: Iterable[Kn
     )
 
 
-def _load(path: Path) -> object:
+def load_yaml(path: Path) -> object:
+    """What a file says; raises SettingsError, which quotes nothing of it."""
     import yaml
 
     try:
@@ -77,7 +78,7 @@ def _model(value: object, place: str, path: Path, server_names: set[str], model_
 
 
 def _section(value: object, place: str, path: Path, names: set[str], others: set[str]) -> Source:
-    section = _mapping(value, f"{place} in {path.name}")
+    section = mapping_of(value, f"{place} in {path.name}")
 
     def spell(name: str) -> str:
         return f"{place}.{name} in {path.name}"
@@ -91,7 +92,8 @@ def _section(value: object, place: str, path: Path, names: set[str], others: set
     return Source({str(key): item for key, item in section.items() if item is not None}, spell)
 
 
-def _mapping(value: object, place: str) -> Mapping[object, object]:
+def mapping_of(value: object, place: str) -> Mapping[object, object]:
+    """Keys and values, none for nothing; raises SettingsError for anything else."""
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -117,6 +117,8 @@ async def test_draining_turns_away_and_ends_what_runs_too_long(llama_folder: Pat
             with pytest.raises(ShuttingDown):
                 await run(registry, asked(1))
             with pytest.raises(ShuttingDown):
+                await registry.load(model.spec.name)
+            with pytest.raises(ShuttingDown):
                 async for _ in stream:
                     pass
 

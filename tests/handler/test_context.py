@@ -1,26 +1,4 @@
-import pytest
-
-from app.handler.context import context_length, num_tokens_at_least
-
-
-@pytest.mark.parametrize(
-    ("config", "asked", "length"),
-    [
-        ({"max_position_embeddings": 512}, None, 512),
-        ({"max_position_embeddings": 512}, 128, 128),
-        ({"max_position_embeddings": 512}, 1024, 512),
-        ({"text_config": {"max_position_embeddings": 512}}, None, 512),
-        ({"max_position_embeddings": 256, "text_config": {"max_position_embeddings": 512}}, None, 256),
-        ({"n_positions": 1024, "model_max_length": 64}, None, 1024),
-        ({"max_position_embeddings": None, "seq_length": 2048}, None, 2048),
-        ({}, None, 32768),
-        ({}, 65536, 65536),
-        ({"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, None, 512),
-        ({"model_type": "bert", "max_position_embeddings": 512, "pad_token_id": 1}, None, 512),
-    ],
-)
-def test_the_context_is_the_models_or_less(config: dict[str, object], asked: int | None, length: int) -> None:
-    assert context_length(config, asked) == length
+from app.handler.context import num_tokens_at_least
 
 
 def num_encoded(text: str, limit: int) -> tuple[int, int]:

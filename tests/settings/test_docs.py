@@ -8,6 +8,7 @@ import pytest
 from app.settings import MODEL_KNOBS, SAMPLE_MODEL, SERVER_KNOBS, Settings, load_settings
 from app.settings.docs import documents, write_documents
 from app.settings.knobs import Knob
+from tests.settings.examples import write_access_files
 
 ROOT = Path(__file__).parents[2]
 KNOBS = (*SERVER_KNOBS, *MODEL_KNOBS)
@@ -55,6 +56,8 @@ def test_examples_as_they_are_give_the_defaults(tmp_path: Path) -> None:
 def test_the_uncommented_env_example_loads(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(uncommented(documents()[".env.example"]))
     (tmp_path / "template.jinja").write_text("")
+    (tmp_path / "pictures").mkdir()
+    write_access_files(tmp_path)
     (tmp_path / "config.yaml").write_text("")
     assert examples_apply(load_settings({"no_log_file": "false"}, {}, tmp_path), KNOBS)
 
@@ -62,6 +65,8 @@ def test_the_uncommented_env_example_loads(tmp_path: Path) -> None:
 def test_the_uncommented_yaml_example_loads(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(uncommented(documents()["config.example.yaml"]))
     (tmp_path / "template.jinja").write_text("")
+    (tmp_path / "pictures").mkdir()
+    write_access_files(tmp_path)
     settings = load_settings({"config": "config.yaml"}, {}, tmp_path)
     assert examples_apply(settings, KNOBS)
     assert settings.models[0].model_path == SAMPLE_MODEL

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from app.settings import MODEL_KNOBS, SAMPLE_MODEL, SERVER_KNOBS, ModelSpec, Settings, SettingsError, load_settings
 from app.settings.knobs import NOT_YET, Knob, variable_of
+from tests.settings.examples import write_access_files
 
 KEY = "sk-very-secret-123"
 
@@ -17,9 +18,20 @@ SAMPLES = {
     "host": "localhost",
     "port": "9001",
     "api_key": KEY,
+    "api_keys_file": "keys.yaml",
     "allow_unauthenticated": "true",
     "allowed_origins": "https://chat.example.com",
+    "ssl_certfile": "server.crt",
+    "ssl_keyfile": "server.key",
+    "open_metrics": "true",
+    "allow_remote_media": "true",
+    "media_root": ".",
+    "max_media": "3",
+    "max_media_bytes": "1MiB",
+    "media_timeout": "2",
     "max_context_tokens": "4096",
+    "max_loaded_models": "2",
+    "memory_budget": "50%",
     "max_body_bytes": "1MB",
     "heartbeat_interval": "2.5",
     "shutdown_timeout": "0",
@@ -39,8 +51,11 @@ SAMPLES = {
     "model_type": "whisper",
     "served_model_name": "mine",
     "warmup": "false",
+    "on_demand": "true",
+    "on_demand_idle_timeout": "0",
     "trust_remote_code": "true",
     "chat_template_file": "template.jinja",
+    "adapter_path": "adapter",
     "context_length": "2048",
     "max_concurrency": "3",
     "queue_size": "0",
@@ -57,6 +72,7 @@ SAMPLES = {
     "lora_scales": "0.5",
     "max_image_pixels": "65536",
     "max_input_pixels": "1000000",
+    "disable_auto_resize": "true",
     "max_audio_seconds": "60",
     "num_draft_tokens": "4",
     "max_kv_bytes": "1GiB",
@@ -107,7 +123,7 @@ def value_of(settings: Settings, knob: Knob) -> object:
 
 def test_every_setting_has_a_sample() -> None:
     assert {knob.field for knob in KNOBS} == set(SAMPLES)
-    assert {knob.field for knob in KNOBS} | {"config", "models"} == set(Settings.model_fields) | set(
+    assert {knob.field for knob in KNOBS} | {"config", "models", "named_keys"} == set(Settings.model_fields) | set(
         ModelSpec.model_fields
     )
 
@@ -115,6 +131,7 @@ def test_every_setting_has_a_sample() -> None:
 @pytest.mark.parametrize(("knob", "name"), NAMES, ids=[name for _, name in NAMES])
 def test_every_name_works_in_every_source(tmp_path: Path, knob: Knob, name: str) -> None:
     (tmp_path / "template.jinja").write_text("{{ messages }}")
+    write_access_files(tmp_path)
     default = value_of(load(tmp_path), knob)
     text = SAMPLES[knob.field]
     by_flag = value_of(load(tmp_path, {name: (text,) if knob.kind == "list" else text}), knob)
@@ -194,6 +211,12 @@ def test_defaults(tmp_path: Path) -> None:
         ("port", "-1"),
         ("max_body_size", "64XB"),
         ("max_body_size", "0"),
+        ("max_loaded_models", "0"),
+        ("memory_budget", "0%"),
+        ("memory_budget", "101%"),
+        ("memory_budget", "much"),
+        ("memory_budget", "0"),
+        ("on_demand_idle_timeout", "-1"),
         ("heartbeat_interval", "0"),
         ("log_level", "loud"),
         ("model_type", "video"),
@@ -202,6 +225,7 @@ def test_defaults(tmp_path: Path) -> None:
         ("host", "localhost:80"),
         ("allowed_origins", "https://a.example/path"),
         ("chat_template_file", "missing.jinja"),
+        ("media_root", "missing"),
         ("log_file", "."),
     ],
 )
@@ -219,6 +243,17 @@ def test_values_out_of_range_are_refused_with_the_name_that_was_used(tmp_path: P
 )
 def test_body_sizes(tmp_path: Path, text: str, num_bytes: int) -> None:
     assert load(tmp_path, MAX_BODY_SIZE=text).max_body_bytes == num_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bytes"), [("75%", 750), ("0.5 %", 5), ("64MiB", 67_108_864), ("1000", 1000), ("100%", 1000)]
+)
+def test_memory_budgets(tmp_path: Path, text: str, num_bytes: int) -> None:
+    assert load(tmp_path, MEMORY_BUDGET=text).memory_budget.num_bytes(1000) == num_bytes
+
+
+def test_idle_models_may_stay(tmp_path: Path) -> None:
+    assert load(tmp_path, ON_DEMAND_IDLE_TIMEOUT="none").models[0].on_demand_idle_timeout == 0
 
 
 @pytest.mark.parametrize("name", sorted(NOT_YET))
@@ -291,4 +326,4 @@ def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValidationError):
-        ModelSpec.model_validate({"model_path": "a", "adapter_path": "b"})
+        ModelSpec.model_validate({"model_path": "a", "message_converter": "b"})

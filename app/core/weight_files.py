@@ -1,0 +1,86 @@
+"""How large a model's weights are, from the heads of their files: nothing of the weights themselves is read."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import msgspec
+
+# More than the head of any shard has; a damaged length would ask for terabytes.
+_LONGEST_HEAD = 256 * 2**20
+_DEFAULT_GROUP_SIZE = 64
+# A converted .gguf file has four to five bits for a weight, an .npz file sixteen.
+_GGUF_WEIGHTS_PER_BYTE = 2
+_NPZ_BYTES_PER_WEIGHT = 2
+
+
+class _Tensor(msgspec.Struct, frozen=True):
+    """An entry of a head; that of the metadata has neither field."""
+
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+
+
+_heads = msgspec.json.Decoder(dict[str, _Tensor])
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Bytes on disk, and how many numbers they are once unpacked."""
+
+    num_bytes: int = 0
+    num_parameters: int = 0
+
+    def __add__(self, other: "Weights") -> "Weights":
+        return Weights(self.num_bytes + other.num_bytes, self.num_parameters + other.num_parameters)
+
+
+def weights_of(place: Path, group_size: int | None) -> Weights:
+    """The weights of a model's folder or .gguf file; `group_size` is that of its config's quantization."""
+    if place.suffix.lower() == ".gguf":
+        size = place.stat().st_size
+        return Weights(size, size * _GGUF_WEIGHTS_PER_BYTE)
+    return sum((_of_file(path, group_size or _DEFAULT_GROUP_SIZE) for path in _files(place)), Weights())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files that are loaded: an image model has a folder for each of its parts."""
+    pattern = "*/*.safetensors" if (folder / "transformer").is_dir() else "*.safetensors"
+    found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    named = [path for path in found if path.name.startswith("model")]
+    yield from named or found
+    if not found:
+        yield from (path for path in folder.glob("*.npz") if path.is_file())
+
+
+def _of_file(path: Path, group_size: int) -> Weights:
+    size = path.stat().st_size
+    if path.suffix == ".npz":
+        return Weights(size, size // _NPZ_BYTES_PER_WEIGHT)
+    try:
+        tensors = _head(path)
+    except (OSError, ValueError, RecursionError):
+        # It will not load either, which its worker says better.
+        return Weights(size, size // 2)
+    return Weights(size, sum(_num_parameters(tensors, group_size)))
+
+
+def _head(path: Path) -> dict[str, _Tensor]:
+    """Source: https://huggingface.co/docs/safetensors/index#format. Errors: OSError, ValueError, RecursionError."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _LONGEST_HEAD:
+            raise ValueError("the head is too long")
+        return _heads.decode(file.read(length))
+
+
+def _num_parameters(tensors: dict[str, _Tensor], group_size: int) -> Iterable[int]:
+    """Packed weights count by their scales, of which each stands for a group."""
+    for name, tensor in tensors.items():
+        stem, _, kind = name.rpartition(".")
+        is_packed = f"{stem}.scales" in tensors
+        if is_packed and kind == "scales":
+            yield prod(tensor.shape) * group_size
+        elif tensor.dtype and not (is_packed and kind in ("weight", "biases")):
+            yield prod(tensor.shape)
