@@ -13,27 +13,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 
 from app import __version__
-from app.api import (
-    anthropic_errors,
-    anthropic_models,
-    cache,
-    chat,
-    completions,
-    embeddings,
-    health,
-    images,
-    index,
-    kept_chat,
-    messages,
-    metrics,
-    models,
-    openai_errors,
-    speech,
-    tokens,
-    transcriptions,
-)
+from app.api import cache, embeddings, health, index, metrics, models, openai_errors, tokens
+from app.api.audio import speech, transcriptions
+from app.api.chat import kept as kept_chat
+from app.api.chat import routes as chat
+from app.api.completions import routes as completions
+from app.api.images import routes as images
 from app.api.limit_headers import OPENAI_NAMES, anthropic_limit_headers, openai_limit_headers
 from app.api.media.reader import open_media
+from app.api.messages import errors as anthropic_errors
+from app.api.messages import models as anthropic_models
+from app.api.messages import routes as messages
 from app.api.responses import conversations
 from app.api.responses import routes as responses
 from app.api.responses.desk import ResponseDesk

@@ -192,3 +192,8 @@ async def while_connected(receive: Receive) -> AsyncGenerator[None]:
         raise
     finally:
         watcher.cancel()
+
+
+def json_reply(body: bytes) -> Response:
+    """A reply of encoded JSON."""
+    return Response(body, media_type="application/json")

@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from app.api.bodies import body_docs, read_body
-from app.api.chat import to_generation
+from app.api.chat.routes import to_generation
 from app.api.context import context_of
 from app.api.media.attachments import Attachments, translated
 from app.api.openai_errors import ERROR_DOCS

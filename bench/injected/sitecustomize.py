@@ -22,7 +22,7 @@ def _watch_worker(directory: Path) -> None:
 
 def _watch_server(directory: Path) -> None:
     """The server's event loop: taking a worker's frames apart, and making a stream's bytes of their events."""
-    from app.api.chat_encoding import ChatStream
+    from app.api.chat.encoding import ChatStream
     from app.core.worker_process import WorkerProcess
 
     watch = Stopwatch(directory, "server")

@@ -5,7 +5,7 @@ import pytest
 from anthropic.types import ErrorType
 
 from app import errors
-from app.api.anthropic_errors import error_json, error_response, is_anthropic
+from app.api.messages.errors import error_json, error_response, is_anthropic
 from app.errors import MethodNotAllowed, ServerError
 from app.schemas.messages_replies import AnthropicErrorBody
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion as OpenAICompletion
 from openai.types.chat import ChatCompletionChunk as OpenAIChunk
 
-from app.api.chat_encoding import ChatReply, ChatStream
+from app.api.chat.encoding import ChatReply, ChatStream
 from app.core.events import (
     Candidate,
     ChoiceEnded,

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from app.api.chat_messages import to_messages
+from app.api.chat.messages import to_messages
 from app.api.media.attachments import Attachments
 from app.core.conversation import Message, ToolCall
 from app.errors import InvalidRequest

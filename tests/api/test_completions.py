@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.api.completions import to_generations
+from app.api.completions.routes import to_generations
 from app.core.conversation import RawPrompt
 from app.core.output_format import Regex
 from app.core.requests import GenerationRequest, Sampling

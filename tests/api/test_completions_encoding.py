@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion as OpenAICompletion
 
-from app.api.completions_encoding import CompletionReply, CompletionStream
+from app.api.completions.encoding import CompletionReply, CompletionStream
 from app.core.events import (
     Candidate,
     ChoiceEnded,

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.api import chat, messages
+from app.api.chat import routes as chat
 from app.api.media.attachments import Attachments
+from app.api.messages import routes as messages
 from app.core.conversation import Conversation
 from app.errors import InvalidRequest
 from app.schemas.chat import ChatCompletionRequest

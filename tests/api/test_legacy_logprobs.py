@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.legacy_logprobs import LegacyLogprobs, LogprobsWriter
+from app.api.completions.logprobs import LegacyLogprobs, LogprobsWriter
 from app.core.events import Candidate, EchoDelta, PromptToken, TextDelta, TokenLogprob
 
 WORDS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3), max_size=8)

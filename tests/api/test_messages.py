@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from app.api.bodies import _explained
 from app.api.media.attachments import Attachments
-from app.api.messages import to_conversation
+from app.api.messages.routes import to_conversation
 from app.core.conversation import Effort, Reasoning, Tool, ToolUse
 from app.core.output_format import JsonSchema
 from app.core.requests import Sampling

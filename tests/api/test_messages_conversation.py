@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.messages_encoding import MessagesReply
+from app.api.messages.encoding import MessagesReply
 from app.core.conversation import Message, ToolCall
 from tests.fixtures.message_bodies import CACHED, CALL, CALLED, LINE, assistant, messages, result, text, thought, user
 from tests.fixtures.recordings import RECORDINGS

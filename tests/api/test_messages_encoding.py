@@ -9,7 +9,7 @@ from anthropic.types import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.messages_encoding import MessagesReply, MessagesStream
+from app.api.messages.encoding import MessagesReply, MessagesStream
 from app.core.events import Event, ReasoningDelta, Started, TextDelta, ToolCallDelta, ToolCallStarted
 from app.errors import ModelUnavailable
 from app.schemas.messages_replies import MessageReply

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from app.api.bodies import read_body
-from app.api.chat import to_generation
+from app.api.chat.routes import to_generation
 from app.api.media.attachments import Attachments
 from app.core.frames import Submit
 from app.core.output_format import Choice, JsonObject, JsonSchema, Lark, OutputFormat, Regex

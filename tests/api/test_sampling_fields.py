@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.api.chat import to_generation
+from app.api.chat.routes import to_generation
 from app.api.media.attachments import Attachments
 from app.core.requests import GenerationRequest, Sampling
 from app.errors import InvalidRequest

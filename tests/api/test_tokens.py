@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.api.chat import to_generation
+from app.api.chat.routes import to_generation
 from app.api.media.attachments import Attachments
 from app.api.tokens import to_prompt
 from app.core.conversation import Conversation, RawPrompt

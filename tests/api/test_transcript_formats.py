@@ -8,7 +8,7 @@ import pytest
 from mlx_whisper.writers import WriteSRT, WriteVTT
 from msgspec.structs import replace
 
-from app.api.transcript_formats import TranscriptReply, TranscriptStream
+from app.api.audio.transcript_formats import TranscriptReply, TranscriptStream
 from app.core.events import Event, Segment, Started, TextDelta, Transcribed, Usage, Word
 from app.errors import InternalError
 from app.schemas.transcriptions import Transcript, VerboseTranscript

@@ -8,9 +8,9 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
+from app.api.audio.transcript_formats import TranscriptReply
+from app.api.audio.transcriptions import _to_request
 from app.api.forms import read_form
-from app.api.transcript_formats import TranscriptReply
-from app.api.transcriptions import _to_request
 from app.core.requests import TranscriptionRequest
 from app.errors import InvalidRequest
 from app.schemas.transcriptions import RecordingFields, TranscriptionFields, TranslationFields

@@ -1,6 +1,6 @@
 import pytest
 
-from app.api.chat import to_generation
+from app.api.chat.routes import to_generation
 from app.api.media.attachments import Attachments
 from app.api.volatile_headers import without_volatile_headers
 from app.core.conversation import Conversation

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlx_lm.utils import load_tokenizer
 
-from app.handler.lm.chat_template import ChatTemplate
+from app.handler.lm.prompts.chat_template import ChatTemplate
 from app.models.architectures import Architectures
 from app.models.servability import fault_of
 from app.text.detection import Detected

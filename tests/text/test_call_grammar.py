@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from tokenizers import AddedToken
 
 from app.core.output_format import JsonSchema
-from app.handler.lm.grammar_compiler import CallFormat
+from app.handler.lm.guides.grammar_compiler import CallFormat
 from app.text.call_grammar import call_grammar, lone_open
 from app.text.families import FAMILIES
 from app.text.family import Family

@@ -6,12 +6,12 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from app.api.bodies import body_docs, query_docs, read_body, read_query
+from app.api.listing import list_reply
 from app.api.openai_errors import ERROR_DOCS
+from app.api.replies import json_reply
 from app.api.responses.ids import new_id
 from app.api.responses.items import stored_items
 from app.api.responses.kept import CONVERSATION, CONVERSATION_ITEM, no_conversation, resolved
-from app.api.responses.listing import list_reply
-from app.api.responses.replies import json_reply
 from app.api.responses.routes import desk_of
 from app.core.store import Store
 from app.core.store_objects import Listing, Page, StoredObject

@@ -4,7 +4,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.context import RequestContext
-from app.api.replies import COMMENT, EventChannel, while_connected
+from app.api.replies import COMMENT, EventChannel, json_reply, while_connected
 from app.api.responses.desk import ResponseDesk
 from app.api.responses.event_log import EventLog
 from app.core.record import RequestRecord
@@ -82,11 +82,6 @@ class FollowReply(Response):
                 await channel.write(frames)
             await channel.write(b"")
         await channel.close()
-
-
-def json_reply(body: bytes) -> Response:
-    """A reply of encoded JSON."""
-    return Response(body, media_type="application/json")
 
 
 async def _write_nothing(_frames: bytes) -> None:

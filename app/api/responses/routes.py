@@ -7,12 +7,12 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.bodies import body_docs, query_docs, read_body, read_query
 from app.api.context import context_of
+from app.api.listing import list_reply, page_of
 from app.api.openai_errors import ERROR_DOCS
-from app.api.replies import Call, UnaryReply
+from app.api.replies import Call, UnaryReply, json_reply
 from app.api.responses.desk import ResponseDesk
 from app.api.responses.kept import RESPONSE, RESPONSE_INPUT, no_response
-from app.api.responses.listing import list_reply, page_of
-from app.api.responses.replies import FollowReply, ResponseReply, json_reply
+from app.api.responses.replies import FollowReply, ResponseReply
 from app.api.responses.response_object import error_json
 from app.core.events import Event, Tokenized
 from app.core.requests import TokenizeRequest

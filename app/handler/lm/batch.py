@@ -11,12 +11,12 @@ import numpy as np
 from loguru import logger
 from mlx import nn
 
-from app.handler.lm.caches import BatchCache, RowCache, flat_layers, is_span
 from app.handler.lm.drafting import Drafter
-from app.handler.lm.guide import Guide
-from app.handler.lm.logprobs import PendingLogprobs, StepLogprobs
-from app.handler.lm.masks import Words, mask_logits
-from app.handler.lm.sampling import BatchSampler, RowSampler
+from app.handler.lm.guides.guide import Guide
+from app.handler.lm.guides.masks import Words, mask_logits
+from app.handler.lm.kv.caches import BatchCache, RowCache, flat_layers, is_span
+from app.handler.lm.sampling.logprobs import PendingLogprobs, StepLogprobs
+from app.handler.lm.sampling.sampling import BatchSampler, RowSampler
 
 # Tokens that are certain are fed so many at once.
 _MOST_AHEAD = 64

@@ -9,7 +9,7 @@ from loguru import logger
 
 from app.core.requests import Sampling
 from app.errors import InvalidRequest
-from app.handler.lm.parameters import Dry, SamplingParameters
+from app.handler.lm.sampling.parameters import Dry, SamplingParameters
 from app.settings import ModelSpec
 
 _MAX_TOKENS = 4096

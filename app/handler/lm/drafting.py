@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
-from app.handler.lm.caches import Cache
+from app.handler.lm.kv.caches import Cache
 
 _PREFILL_TOKENS = 512
 

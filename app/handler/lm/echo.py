@@ -1,8 +1,8 @@
 """A prompt said again before its answers, with its log-probabilities where they are asked for."""
 
 from app.core.events import Candidate, EchoDelta, PromptToken
-from app.handler.lm.logprobs import StepLogprobs
 from app.handler.lm.row import Prompt
+from app.handler.lm.sampling.logprobs import StepLogprobs
 
 
 def echo_start(prompt: Prompt) -> list[EchoDelta]:

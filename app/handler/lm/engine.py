@@ -13,18 +13,18 @@ from app.errors import InternalError
 from app.handler.base import Emit
 from app.handler.lm.answer import Answer
 from app.handler.lm.batch import BatchRow, DecodeBatch, StepToken
-from app.handler.lm.cache_form import CacheForm
-from app.handler.lm.caches import BatchCache
 from app.handler.lm.detokenizer import Detokenizer
 from app.handler.lm.drafting import Drafter
 from app.handler.lm.echo import echo_start, echo_tokens
-from app.handler.lm.kv_budget import KvBudget
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.kv.caches import BatchCache
+from app.handler.lm.kv.kv_budget import KvBudget
 from app.handler.lm.pace import Pace
 from app.handler.lm.prefill import PrefillLine
-from app.handler.lm.prefix_cache import PrefixCache
-from app.handler.lm.prompt import PreparedGeneration
+from app.handler.lm.prefixes.prefix_cache import PrefixCache
+from app.handler.lm.prompts.prompt import PreparedGeneration
 from app.handler.lm.row import Prompt, Row
-from app.handler.lm.sampling import RowSampler
+from app.handler.lm.sampling.sampling import RowSampler
 
 _STEPS_BETWEEN_CLEARS = 512
 # A row starts only where it has room for so many tokens of an answer.

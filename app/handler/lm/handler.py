@@ -20,17 +20,17 @@ from app.errors import ModelLoadError
 from app.handler import device
 from app.handler.base import Handler
 from app.handler.lm.adapters import put_on
-from app.handler.lm.cache_form import CacheForm, open_cache_form
 from app.handler.lm.defaults import generation_defaults
 from app.handler.lm.detokenizer import detokenizer_factory
 from app.handler.lm.drafting import Drafter
 from app.handler.lm.engine import Engine, EngineLimits, EngineModel
-from app.handler.lm.grammar_compiler import GrammarCompiler
-from app.handler.lm.prefix_cache import PrefixCache, PrefixCacheLimits
-from app.handler.lm.prompt import PreparedGeneration, PromptBuilder
-from app.handler.lm.sampling import SamplingParameters
-from app.handler.lm.token_lists import TokenLists
-from app.handler.lm.upkeep import CacheUpkeep, open_prefix_cache
+from app.handler.lm.guides.grammar_compiler import GrammarCompiler
+from app.handler.lm.kv.cache_form import CacheForm, open_cache_form
+from app.handler.lm.prefixes.prefix_cache import PrefixCache, PrefixCacheLimits
+from app.handler.lm.prefixes.upkeep import CacheUpkeep, open_prefix_cache
+from app.handler.lm.prompts.prompt import PreparedGeneration, PromptBuilder
+from app.handler.lm.prompts.token_lists import TokenLists
+from app.handler.lm.sampling.sampling import SamplingParameters
 
 # Of the memory that the weights leave, where the settings say nothing.
 _KV_SHARE = 0.6

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 from loguru import logger
 
-from app.handler.lm.cache_form import CacheForm
-from app.handler.lm.caches import BatchCache
-from app.handler.lm.logprobs import StepLogprobs, known_logprobs
-from app.handler.lm.prefix_cache import PrefixCache
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.kv.caches import BatchCache
+from app.handler.lm.prefixes.prefix_cache import PrefixCache
 from app.handler.lm.row import Prompt
+from app.handler.lm.sampling.logprobs import StepLogprobs, known_logprobs
 
 # Checkpoints closer together than this cost more memory than time they save.
 _TOKENS_BETWEEN_CHECKPOINTS = 256

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 
 from app.core.events import Candidate, ChoiceEnded, FinishReason, TokenLogprob
 from app.handler.lm.answer import Answer, AnswerEvent
-from app.handler.lm.caches import Cache
 from app.handler.lm.detokenizer import Detokenizer
-from app.handler.lm.guide import Guide
-from app.handler.lm.logprobs import StepLogprobs
-from app.handler.lm.prompt import PreparedGeneration
-from app.handler.lm.repetition import RepetitionGuard
-from app.handler.lm.sampling import RowSampler
+from app.handler.lm.guides.guide import Guide
+from app.handler.lm.kv.caches import Cache
+from app.handler.lm.prompts.prompt import PreparedGeneration
+from app.handler.lm.sampling.logprobs import StepLogprobs
+from app.handler.lm.sampling.repetition import RepetitionGuard
+from app.handler.lm.sampling.sampling import RowSampler
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,7 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache
 from mlx_vlm.models import cache as vlm_cache
 
 from app.errors import ModelLoadError
-from app.handler.lm.caches import Cache
+from app.handler.lm.kv.caches import Cache
 
 # Rotary positions of three numbers (time, row, column), given from outside. The other families whose language model
 # keeps the positions of its last prompt to itself cannot have rows that take turns.

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from app.core.conversation import Conversation, Message, Tool, ToolCall, ToolUse
 from app.errors import InvalidRequest
-from app.handler.lm.chat_template import ChatTemplate
+from app.handler.lm.prompts.chat_template import ChatTemplate
 from app.handler.lm.sight import PICTURE_PLACE
 
 _ASKED: Final = Message("user", f"zbefore{PICTURE_PLACE}zafter")

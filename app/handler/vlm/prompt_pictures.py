@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from app.handler.lm.caches import Cache
+from app.handler.lm.kv.caches import Cache
 from app.handler.vlm.processor import Picture
 from app.handler.vlm.tower import Seen, VisionTower
 

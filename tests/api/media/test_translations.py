@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from app.api.chat import to_generation
+from app.api.chat.routes import to_generation
 from app.api.media.attachments import translated
 from app.api.media.reader import MediaLimits, MediaReader
-from app.api.messages import to_conversation
+from app.api.messages.routes import to_conversation
 from app.api.responses.kept import read_input
 from app.api.responses.order import to_order
 from app.core.conversation import Conversation, Media, Message, ToolCall

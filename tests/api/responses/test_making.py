@@ -19,14 +19,21 @@ from app.core.store import Store, open_store
 from app.errors import InternalError, InvalidRequest, QueueFull
 from app.schemas.responses import ResponseRequest
 from app.settings import ModelSpec, Settings
+from tests.fixtures import tiny_lm
 
 END_TOKEN = 2
 
 
+@pytest.fixture(scope="module")
+def roomy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny llama whose context has room for answers that do not end."""
+    return tiny_lm.llama(tmp_path_factory.mktemp("models") / "llama", context_length=131_072)
+
+
 @asynccontextmanager
-async def opened(llama_folder: Path, folder: Path) -> AsyncGenerator[ResponseDesk]:
+async def opened(roomy_folder: Path, folder: Path) -> AsyncGenerator[ResponseDesk]:
     """A desk with a model and a store of its own."""
-    registry = Registry((ModelSpec(model_path=str(llama_folder)),), folder)
+    registry = Registry((ModelSpec(model_path=str(roomy_folder)),), folder)
     settings = Settings(store_in_memory=True)
     store = open_store(settings)
     desk = ResponseDesk(Workplace(registry, store, open_media(settings)))
@@ -45,7 +52,7 @@ def body_of(**fields: Any) -> ResponseRequest:
 
 
 def endless(**fields: Any) -> ResponseRequest:
-    return body_of(max_output_tokens=400, logit_bias={str(END_TOKEN): -100}, **fields)
+    return body_of(max_output_tokens=100_000, logit_bias={str(END_TOKEN): -100}, **fields)
 
 
 async def nowhere(_frames: bytes) -> None:
@@ -72,9 +79,9 @@ async def break_store(store: Store) -> None:
 
 @pytest.mark.parametrize("streams", [False, True])
 async def test_an_answer_that_cannot_be_kept_is_given_and_says_so(
-    llama_folder: Path, tmp_path: Path, streams: bool
+    roomy_folder: Path, tmp_path: Path, streams: bool
 ) -> None:
-    async with opened(llama_folder, tmp_path) as desk:
+    async with opened(roomy_folder, tmp_path) as desk:
         await break_store(desk.place.store)
         # Where nothing is referred to, nothing is read.
         response, written = await made(desk, body_of(stream=streams))
@@ -86,8 +93,8 @@ async def test_an_answer_that_cannot_be_kept_is_given_and_says_so(
         assert desk.running == {}
 
 
-async def test_a_response_is_kept_before_its_end_is_told(llama_folder: Path, tmp_path: Path) -> None:
-    async with opened(llama_folder, tmp_path) as desk:
+async def test_a_response_is_kept_before_its_end_is_told(roomy_folder: Path, tmp_path: Path) -> None:
+    async with opened(roomy_folder, tmp_path) as desk:
         body = body_of(stream=True)
         with desk.hold(body) as held:
             making = await desk.prepare(body, RequestRecord("test"))
@@ -104,8 +111,8 @@ async def test_a_response_is_kept_before_its_end_is_told(llama_folder: Path, tmp
         assert kept[-1] == "incomplete"
 
 
-async def test_a_conversation_is_free_again_whatever_ends_a_response(llama_folder: Path, tmp_path: Path) -> None:
-    async with opened(llama_folder, tmp_path) as desk:
+async def test_a_conversation_is_free_again_whatever_ends_a_response(roomy_folder: Path, tmp_path: Path) -> None:
+    async with opened(roomy_folder, tmp_path) as desk:
         body = endless(conversation="conv_1")
         with desk.hold(body) as held:
             with pytest.raises(InvalidRequest, match="conversation"), desk.hold(body):
@@ -118,8 +125,8 @@ async def test_a_conversation_is_free_again_whatever_ends_a_response(llama_folde
                 await desk.prepare(body, RequestRecord("test"))
 
 
-async def test_work_in_the_background_is_bounded_and_ended_with_the_desk(llama_folder: Path, tmp_path: Path) -> None:
-    async with opened(llama_folder, tmp_path) as desk:
+async def test_work_in_the_background_is_bounded_and_ended_with_the_desk(roomy_folder: Path, tmp_path: Path) -> None:
+    async with opened(roomy_folder, tmp_path) as desk:
         body = endless(background=True)
         responses: list[str] = []
         for _ in range(MAX_BACKGROUND):

@@ -99,10 +99,10 @@ class TestErrors:
 
         def ask_in_one_piece() -> None:
             with pytest.raises(anthropic.APIStatusError) as caught:
-                ask(keyed, model="slow", messages=messages)
+                ask(keyed, model="slow", messages=messages, max_tokens=20_000)
             dead.append(caught.value)
 
-        with keyed.messages.stream(model="slow", messages=messages, max_tokens=9) as stream:
+        with keyed.messages.stream(model="slow", messages=messages, max_tokens=20_000) as stream:
             assert next(iter(stream)).type == "message_start"
             other = threading.Thread(target=ask_in_one_piece)
             other.start()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.handler.lm.cache_form import CacheForm
-from app.handler.lm.quantized_cache import Quantization
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.kv.quantized_cache import Quantization
 from tests.fixtures import tiny_lm
 from tests.fixtures.tiny_lm import Loaded, load_folder
 

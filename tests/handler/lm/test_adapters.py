@@ -12,9 +12,9 @@ from mlx_lm.utils import quantize_model, save
 from app.core.conversation import Conversation, Message
 from app.core.requests import GenerationRequest, Sampling
 from app.errors import ModelLoadError
-from app.handler.lm.cache_form import CacheForm
 from app.handler.lm.handler import LMHandler
-from app.handler.lm.prefix_folder import fingerprint
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.prefixes.prefix_folder import fingerprint
 from app.handler.open import open_handler
 from app.settings import ModelSpec
 from tests.fixtures.adapters import Style, library_answer, write_adapter

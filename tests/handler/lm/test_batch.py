@@ -5,8 +5,8 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.handler.lm.batch import BatchRow, DecodeBatch, StepToken
-from app.handler.lm.caches import BatchCache
-from app.handler.lm.sampling import RowSampler, SamplingParameters
+from app.handler.lm.kv.caches import BatchCache
+from app.handler.lm.sampling.sampling import RowSampler, SamplingParameters
 from tests.fixtures.tiny_lm import Loaded
 
 GREEDY = SamplingParameters(temperature=0.0)

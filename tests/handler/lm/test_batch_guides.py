@@ -10,13 +10,13 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.core.output_format import Choice, JsonSchema
 from app.errors import InternalError
 from app.handler.lm.batch import BatchRow, DecodeBatch
-from app.handler.lm.caches import BatchCache
-from app.handler.lm.grammar_compiler import CallFormat, GrammarCompiler
-from app.handler.lm.guide import Guide
-from app.handler.lm.guide_builder import AnswerForm, GuideBuilder, LateForm, ReasoningForm
-from app.handler.lm.parameters import Dry, SamplingParameters
-from app.handler.lm.prompt import PreparedGeneration
-from app.handler.lm.sampling import RowSampler
+from app.handler.lm.guides.grammar_compiler import CallFormat, GrammarCompiler
+from app.handler.lm.guides.guide import Guide
+from app.handler.lm.guides.guide_builder import AnswerForm, GuideBuilder, LateForm, ReasoningForm
+from app.handler.lm.kv.caches import BatchCache
+from app.handler.lm.prompts.prompt import PreparedGeneration
+from app.handler.lm.sampling.parameters import Dry, SamplingParameters
+from app.handler.lm.sampling.sampling import RowSampler
 from tests.fixtures.choosing import schema_format
 from tests.fixtures.engine_bench import GREEDY, bench
 from tests.fixtures.json_schemas import record

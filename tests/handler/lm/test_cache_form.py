@@ -9,10 +9,10 @@ from mlx import nn
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from app.errors import ModelLoadError
-from app.handler.lm.cache_form import CacheForm, open_cache_form
 from app.handler.lm.handler import LMHandler
-from app.handler.lm.quantized_cache import Quantization, QuantizedCache
-from app.handler.lm.window_cache import WindowCache
+from app.handler.lm.kv.cache_form import CacheForm, open_cache_form
+from app.handler.lm.kv.quantized_cache import Quantization, QuantizedCache
+from app.handler.lm.kv.window_cache import WindowCache
 from app.settings import ModelSpec
 from tests.conftest import FolderByName
 from tests.fixtures import odd_models

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from app.handler.lm.cache_form import CacheForm
 from app.handler.lm.drafting import Drafter
-from app.handler.lm.kv_budget import KvBudget
-from app.handler.lm.prefix_cache import PrefixCache, PrefixCacheLimits
-from app.handler.lm.prefix_files import PrefixFiles
-from app.handler.lm.prefix_folder import fingerprint
-from app.handler.lm.prompt import PreparedGeneration
-from app.handler.lm.quantized_cache import Quantization
-from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.kv.kv_budget import KvBudget
+from app.handler.lm.kv.quantized_cache import Quantization
+from app.handler.lm.prefixes.prefix_cache import PrefixCache, PrefixCacheLimits
+from app.handler.lm.prefixes.prefix_files import PrefixFiles
+from app.handler.lm.prefixes.prefix_folder import fingerprint
+from app.handler.lm.prompts.prompt import PreparedGeneration
+from app.handler.lm.sampling.sampling import SamplingParameters
 from tests.fixtures.engine_bench import GREEDY, Bench, bench, prompts
 from tests.fixtures.prefix_caches import fed, tokens_of
 from tests.fixtures.tiny_lm import Loaded

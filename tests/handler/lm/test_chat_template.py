@@ -11,9 +11,9 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 
 from app.core.conversation import Conversation, Message, Reasoning, Tool, ToolCall, ToolUse
 from app.errors import InvalidRequest
-from app.handler.lm import template_probes
-from app.handler.lm.chat_template import ChatTemplate
-from app.handler.lm.template_traits import Traits
+from app.handler.lm.prompts import template_probes
+from app.handler.lm.prompts.chat_template import ChatTemplate
+from app.handler.lm.prompts.template_traits import Traits
 from tests.fixtures import templates, tiny_tokenizers
 
 Render = Callable[..., str]

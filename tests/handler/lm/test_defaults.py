@@ -6,7 +6,7 @@ import pytest
 from app.core.requests import Sampling
 from app.errors import InvalidRequest
 from app.handler.lm.defaults import GenerationDefaults, generation_defaults
-from app.handler.lm.parameters import Dry, SamplingParameters
+from app.handler.lm.sampling.parameters import Dry, SamplingParameters
 from app.settings import ModelSpec
 
 USUAL = GenerationDefaults(4096, SamplingParameters(temperature=0.7, top_p=0.95))

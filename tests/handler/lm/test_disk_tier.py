@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.handler.lm.cache_form import CacheForm
-from app.handler.lm.prefix_cache import PrefixCache, PrefixCacheLimits
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.prefixes.prefix_cache import PrefixCache, PrefixCacheLimits
 from tests.conftest import FolderByName
 from tests.fixtures.prefix_caches import (
     assert_resumes,

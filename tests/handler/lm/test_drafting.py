@@ -8,8 +8,8 @@ import pytest
 from app.errors import ModelLoadError
 from app.handler.lm.drafting import Drafter
 from app.handler.lm.handler import LMHandler
-from app.handler.lm.prompt import PreparedGeneration
-from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.prompts.prompt import PreparedGeneration
+from app.handler.lm.sampling.sampling import SamplingParameters
 from app.settings import ModelSpec
 from tests.fixtures import tiny_lm
 from tests.fixtures.driving import Log

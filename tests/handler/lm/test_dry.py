@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from app.handler.lm.dry import DryPenalty
-from app.handler.lm.parameters import Dry
-from app.handler.lm.prompt import PreparedGeneration
+from app.handler.lm.prompts.prompt import PreparedGeneration
+from app.handler.lm.sampling.dry import DryPenalty
+from app.handler.lm.sampling.parameters import Dry
 from tests.fixtures.engine_bench import GREEDY, bench
 from tests.fixtures.tiny_lm import Loaded
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.core.events import ChoiceEnded, EchoDelta, Event, PromptToken
 from app.handler.lm.detokenizer import detokenizer_factory
-from app.handler.lm.prompt import PreparedGeneration
+from app.handler.lm.prompts.prompt import PreparedGeneration
 from tests.fixtures.engine_bench import GREEDY, Bench, bench
 from tests.fixtures.tiny_lm import Loaded
 

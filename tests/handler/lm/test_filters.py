@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.handler.lm import filters
+from app.handler.lm.sampling import filters
 
 Integers = npt.NDArray[np.int64]
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from app.core.output_format import Choice, JsonObject, Lark, Regex
 from app.errors import InternalError
-from app.handler.lm.grammar_compiler import GrammarCompiler
+from app.handler.lm.guides.grammar_compiler import GrammarCompiler
 from app.handler.source import resolve
 from tests.fixtures import tiny_tokenizers
 from tests.fixtures.choosing import Model, refused, schema_format, tiny

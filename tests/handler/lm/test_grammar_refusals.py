@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.core.output_format import JsonSchema, Lark, Regex
-from app.handler.lm.grammar_compiler import GrammarCompiler
+from app.handler.lm.guides.grammar_compiler import GrammarCompiler
 from tests.fixtures import tiny_tokenizers
 from tests.fixtures.choosing import refused, schema_format, tiny
 from tests.fixtures.json_schemas import record

@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerFast
 
 from app.core.output_format import Choice, JsonSchema, Regex
 from app.errors import InvalidRequest
-from app.handler.lm.grammar_compiler import CallFormat, GrammarCompiler
-from app.handler.lm.guide import Guide
-from app.handler.lm.guide_builder import AnswerForm, GuideBuilder, LateForm, ReasoningForm
-from app.handler.lm.masks import tokens_in
+from app.handler.lm.guides.grammar_compiler import CallFormat, GrammarCompiler
+from app.handler.lm.guides.guide import Guide
+from app.handler.lm.guides.guide_builder import AnswerForm, GuideBuilder, LateForm, ReasoningForm
+from app.handler.lm.guides.masks import tokens_in
 from app.text.lark import LarkRules
 from tests.fixtures import tiny_tokenizers
 from tests.fixtures.choosing import schema_format

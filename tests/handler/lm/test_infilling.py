@@ -7,7 +7,7 @@ from mlx_lm.tokenizer_utils import load
 from tokenizers import AddedToken, Tokenizer, normalizers
 
 from app.errors import InvalidRequest
-from app.handler.lm.infilling import Infilling
+from app.handler.lm.prompts.infilling import Infilling
 from tests.fixtures import tiny_tokenizers
 from tests.fixtures.tiny_tokenizers import Style
 

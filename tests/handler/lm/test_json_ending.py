@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.core.output_format import JsonObject, OutputFormat, Regex
-from app.handler.lm.grammar import Grammar
+from app.handler.lm.guides.grammar import Grammar
 from tests.fixtures import tiny_tokenizers
 from tests.fixtures.choosing import Model, schema_format, tiny
 from tests.fixtures.json_schemas import SCHEMAS, record

@@ -5,9 +5,9 @@ import random
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from app.handler.lm.markers import Marker
-from app.handler.lm.masks import tokens_in
-from app.handler.lm.vocabulary import Vocabulary
+from app.handler.lm.guides.markers import Marker
+from app.handler.lm.guides.masks import tokens_in
+from app.handler.lm.guides.vocabulary import Vocabulary
 from tests.fixtures import tiny_tokenizers
 
 TEXTS = ("</r>", "aab", "abab", "x", "<|a|><|b|>", "é☃é")

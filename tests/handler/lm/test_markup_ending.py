@@ -7,7 +7,7 @@ import re
 import pytest
 
 from app.core.output_format import JsonSchema
-from app.handler.lm.grammar_compiler import CallFormat
+from app.handler.lm.guides.grammar_compiler import CallFormat
 from tests.fixtures import tiny_tokenizers
 from tests.fixtures.choosing import Model, tiny
 

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from app.handler.lm.masks import cut_mask, mask_logits, mask_of, mask_of_one, num_words, tokens_in
+from app.handler.lm.guides.masks import cut_mask, mask_logits, mask_of, mask_of_one, num_words, tokens_in
 
 
 @pytest.mark.parametrize("size", [1, 31, 32, 33, 1061, 4096])

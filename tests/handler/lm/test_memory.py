@@ -10,11 +10,11 @@ import pytest
 from app.core.conversation import Conversation, Message
 from app.core.events import PrefillProgress, TextDelta
 from app.core.requests import GenerationRequest, Sampling
-from app.handler.lm.cache_form import CacheForm
 from app.handler.lm.handler import LMHandler
-from app.handler.lm.kv_budget import KvBudget
-from app.handler.lm.prompt import PreparedGeneration
-from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.kv.kv_budget import KvBudget
+from app.handler.lm.prompts.prompt import PreparedGeneration
+from app.handler.lm.sampling.sampling import SamplingParameters
 from app.settings import ModelSpec
 from tests.fixtures.driving import Log
 from tests.fixtures.engine_bench import GREEDY, Bench, bench

@@ -10,12 +10,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.core.completion import Choice, Completion
-from app.handler.lm.cache_form import CacheForm
-from app.handler.lm.grammar_compiler import GrammarCompiler
-from app.handler.lm.guide_builder import AnswerForm, GuideBuilder
-from app.handler.lm.kv_budget import KvBudget
-from app.handler.lm.parameters import Dry, SamplingParameters
-from app.handler.lm.prompt import PreparedGeneration
+from app.handler.lm.guides.grammar_compiler import GrammarCompiler
+from app.handler.lm.guides.guide_builder import AnswerForm, GuideBuilder
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.kv.kv_budget import KvBudget
+from app.handler.lm.prompts.prompt import PreparedGeneration
+from app.handler.lm.sampling.parameters import Dry, SamplingParameters
 from tests.fixtures.choosing import schema_format
 from tests.fixtures.driving import check_order
 from tests.fixtures.engine_bench import Bench, bench

@@ -10,10 +10,10 @@ from app.core.conversation import Conversation, Message, RawPrompt, Reasoning, T
 from app.core.output_format import JsonObject, JsonSchema
 from app.core.requests import GenerationRequest
 from app.errors import ModelLoadError
-from app.handler.lm.chat_template import ChatTemplate
-from app.handler.lm.grammar_compiler import CallFormat
-from app.handler.lm.guide_builder import AnswerForm
-from app.handler.lm.model_markup import ModelMarkup
+from app.handler.lm.guides.grammar_compiler import CallFormat
+from app.handler.lm.guides.guide_builder import AnswerForm
+from app.handler.lm.prompts.chat_template import ChatTemplate
+from app.handler.lm.prompts.model_markup import ModelMarkup
 from app.settings import ModelSpec
 from tests.fixtures import tiny_tokenizers
 

@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from app.handler.lm.parameters import SamplingParameters
-from app.handler.lm.sampling import RowSampler
+from app.handler.lm.sampling.parameters import SamplingParameters
+from app.handler.lm.sampling.sampling import RowSampler
 from tests.fixtures.sampler_bench import GREEDY, PLAIN, VOCABULARY, Floats, batch, draw, random_logits
 
 

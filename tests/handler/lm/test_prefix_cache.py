@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.handler.lm.cache_form import CacheForm
-from app.handler.lm.caches import BatchCache
-from app.handler.lm.radix import Node, common_length, match
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.kv.caches import BatchCache
+from app.handler.lm.prefixes.radix import Node, common_length, match
 from tests.fixtures.prefix_caches import assert_resumes, new_cache, store, tokens_of
 
 

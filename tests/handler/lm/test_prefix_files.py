@@ -10,9 +10,9 @@ import mlx.core as mx
 import pytest
 from loguru import logger
 
-from app.handler.lm.cache_form import CacheForm
-from app.handler.lm.prefix_files import PrefixFiles
-from app.handler.lm.prefix_tree import entry_of
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.prefixes.prefix_files import PrefixFiles
+from app.handler.lm.prefixes.prefix_tree import entry_of
 from tests.fixtures.prefix_caches import (
     FINGERPRINT,
     MANY_BYTES,

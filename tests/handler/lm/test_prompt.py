@@ -11,9 +11,9 @@ from app.core.conversation import Conversation, Message, RawPrompt
 from app.core.requests import GenerationRequest, Sampling
 from app.errors import ContextLengthExceeded, InvalidRequest
 from app.handler.lm.defaults import GenerationDefaults
-from app.handler.lm.grammar_compiler import GrammarCompiler
-from app.handler.lm.prompt import PromptBuilder
-from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.guides.grammar_compiler import GrammarCompiler
+from app.handler.lm.prompts.prompt import PromptBuilder
+from app.handler.lm.sampling.sampling import SamplingParameters
 from app.settings import ModelSpec
 from tests.fixtures import tiny_tokenizers
 

@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from app.handler.lm.cache_form import CacheForm
-from app.handler.lm.caches import BatchCache
-from app.handler.lm.quantized_cache import Quantization
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.kv.caches import BatchCache
+from app.handler.lm.kv.quantized_cache import Quantization
 from tests.fixtures.prefix_caches import tokens_of
 from tests.fixtures.tiny_lm import Loaded
 

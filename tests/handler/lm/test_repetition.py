@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from app.handler.lm.prompt import PreparedGeneration
-from app.handler.lm.repetition import RepetitionGuard
-from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.prompts.prompt import PreparedGeneration
+from app.handler.lm.sampling.repetition import RepetitionGuard
+from app.handler.lm.sampling.sampling import SamplingParameters
 from tests.fixtures.engine_bench import bench
 from tests.fixtures.tiny_lm import Loaded
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from app.handler.lm.parameters import SamplingParameters
-from app.handler.lm.sampling import BatchSampler, RowSampler
+from app.handler.lm.sampling.parameters import SamplingParameters
+from app.handler.lm.sampling.sampling import BatchSampler, RowSampler
 from tests.fixtures.sampler_bench import GREEDY, PLAIN, VOCABULARY, Floats, batch, draw, kept_set, random_logits
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from app.core.events import Finished, Started
-from app.handler.lm.prompt import PreparedGeneration
-from app.handler.lm.sampling import SamplingParameters
+from app.handler.lm.prompts.prompt import PreparedGeneration
+from app.handler.lm.sampling.sampling import SamplingParameters
 from tests.fixtures.engine_bench import GREEDY, Bench, bench
 from tests.fixtures.tiny_lm import Loaded
 

@@ -1,7 +1,7 @@
 import pytest
 
 from app.core.conversation import Effort, Reasoning
-from app.handler.lm.thinking_switches import ThinkingSwitches
+from app.handler.lm.prompts.thinking_switches import ThinkingSwitches
 
 SWITCH = "{% if enable_thinking %}<think>{% endif %}"
 # Raises for any other word.

@@ -9,10 +9,10 @@ import pytest
 from app.core.conversation import Conversation, Message
 from app.core.requests import GenerationRequest, Sampling
 from app.handler.device import FreedMemory
-from app.handler.lm.cache_form import CacheForm
 from app.handler.lm.handler import LMHandler
-from app.handler.lm.prefix_folder import fingerprint, folder_of, lock_folder, remove_outdated
-from app.handler.lm.upkeep import CacheUpkeep, open_prefix_cache
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.prefixes.prefix_folder import fingerprint, folder_of, lock_folder, remove_outdated
+from app.handler.lm.prefixes.upkeep import CacheUpkeep, open_prefix_cache
 from app.settings import ModelSpec
 from tests.fixtures.driving import Log, run
 from tests.fixtures.prefix_caches import fed, tokens_of

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
-from app.handler.lm.cache_form import CacheForm
-from app.handler.lm.caches import BatchCache
-from app.handler.lm.window_cache import WindowCache
+from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.kv.caches import BatchCache
+from app.handler.lm.kv.window_cache import WindowCache
 from tests.fixtures.prefix_caches import fed, tokens_of
 from tests.fixtures.tiny_lm import Loaded
 

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache, RotatingKVCache
 
 from app.errors import ModelLoadError
-from app.handler.lm.caches import BatchCache
+from app.handler.lm.kv.caches import BatchCache
 from app.handler.open import open_handler
 from app.handler.vlm.handler import VLMHandler
 from app.handler.vlm.language import LanguageSide
