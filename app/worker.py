@@ -5,6 +5,7 @@ prepare thread turns requests into what the handler takes. They talk by queue.
 """
 
 import contextlib
+import faulthandler
 import os
 import queue
 import signal
@@ -43,6 +44,25 @@ class Job:
         self.prepared: Any = None  # what this handler's `prepare` gave
 
 
+class Steps:
+    """The pieces of work of one thread, which alone writes here; the reader only looks."""
+
+    __slots__ = ("_count", "current")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.current: int | None = None  # None while the thread waits for something to do
+
+    def begin(self) -> None:
+        """The thread goes on to its next piece of work."""
+        self._count += 1
+        self.current = self._count
+
+    def rest(self) -> None:
+        """The thread has nothing to do."""
+        self.current = None
+
+
 class Worker:
     """The three threads and what they share: two queues and the outgoing socket."""
 
@@ -55,6 +75,8 @@ class Worker:
         self._to_main: queue.SimpleQueue[Job | frames.Inspect | frames.Close] = queue.SimpleQueue()
         self._jobs: dict[int, Job] = {}
         self._events: list[tuple[int, Event]] = []
+        self._turns = Steps()
+        self._preparations = Steps()
 
     def send(self, message: frames.ToServer) -> None:
         """Send a frame from any thread; blocks while the server does not read."""
@@ -109,6 +131,7 @@ class Worker:
 
     def _serve_turn(self, handler: AnyHandler) -> None:
         """One turn: take what the other threads sent, do a piece of work, send what came of it."""
+        self._turns.begin()
         self._take_jobs(handler)
         try:
             is_busy = handler.turn()
@@ -125,10 +148,13 @@ class Worker:
         idle_since = time.monotonic()
         while True:
             pause_s = handler.rest(time.monotonic() - idle_since)
+            self._turns.rest()
             try:
                 return self._to_main.get(timeout=pause_s)
             except queue.Empty:
                 continue
+            finally:
+                self._turns.begin()
 
     def _take_jobs(self, handler: AnyHandler) -> None:
         while not self._to_main.empty():
@@ -192,13 +218,17 @@ class Worker:
                     self._to_main.put(job)
             case frames.Inspect() | frames.Close():
                 self._to_main.put(message)
+            case frames.Ping():
+                self.send(frames.Pulse(self._turns.current, self._preparations.current))
             case frames.Load():
                 raise frames.FrameError("Load was sent twice")
 
     def _prepare(self, handler: AnyHandler) -> None:
         """The prepare thread: requests to what the handler takes, one at a time."""
         while True:
+            self._preparations.rest()
             job = self._to_prepare.get()
+            self._preparations.begin()
             if job.is_cancelled:
                 continue
             try:
@@ -244,6 +274,8 @@ def main() -> None:
     # The server decides when its workers end: they do when their socket closes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Written from the signal itself, whatever the threads do and whoever holds the interpreter.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     worker = Worker(socket.socket(fileno=int(sys.argv[1])))
     _log_to_server(worker)
     worker.run()

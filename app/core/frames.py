@@ -39,11 +39,15 @@ class Inspect(msgspec.Struct, frozen=True, array_like=True, tag="inspect"):
     clears: bool = False
 
 
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag="ping"):
+    """Server to worker: say how far the threads have come. Answered at once, by the reader."""
+
+
 class Close(msgspec.Struct, frozen=True, array_like=True, tag="close"):
     """Server to worker, last: save what is to outlive the process, and exit."""
 
 
-ToWorker = Load | Submit | Cancel | Inspect | Close
+ToWorker = Load | Submit | Cancel | Inspect | Ping | Close
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
@@ -117,7 +121,17 @@ class Inspected(msgspec.Struct, frozen=True, array_like=True, tag="inspected"):
     caches: CacheStats
 
 
-ToServer = Turn | Progress | Ready | LoadFailed | LogLine | Inspected
+class Pulse(msgspec.Struct, frozen=True, array_like=True, tag="pulse"):
+    """Worker to server: the answer to `Ping`. How many pieces of work the main and the prepare thread have begun.
+
+    None for a thread that waits for something to do.
+    """
+
+    turn: int | None
+    preparation: int | None
+
+
+ToServer = Turn | Progress | Ready | LoadFailed | LogLine | Inspected | Pulse
 
 
 class FrameError(Exception):

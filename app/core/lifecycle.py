@@ -1,8 +1,8 @@
 """The life of one model: loaded when it is wanted, kept running, unloaded when it is not."""
 
 import asyncio
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -20,10 +20,7 @@ from app.settings import ModelSpec
 
 State = Literal["unloaded", "loading", "ready", "unloading", "restarting", "failed", "stopped"]
 
-# A worker that ran this long has earned a fresh start of the back-off.
-_STABLE_S = 60.0
-# What a worker gets to write its caches to disk before it is ended.
-_SAVING_S = 10.0
+_SAVING_S = 10.0  # what a worker gets to write its caches to disk before it is ended
 
 
 class Lifecycle:
@@ -175,7 +172,7 @@ class Lifecycle:
             # So that something is known of it before anybody asks for it.
             await self.disk.look()
         while not self._is_stopped:
-            await self._wanted.wait()
+            await self._until_wanted()
             self._move("loading")
             try:
                 why = await self._stay_loaded()
@@ -188,6 +185,12 @@ class Lifecycle:
                 self._wanted.clear()
             self.num_unloads += 1
             self._move("unloaded", why)
+
+    async def _until_wanted(self) -> None:
+        """Wait until somebody wants it; what is to be there always is wanted again when the pause is over."""
+        retries = self.state == "failed" and not self.spec.on_demand
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wanted.wait(), self._backoff.rest_s if retries else None)
 
     async def _stay_loaded(self) -> str:
         """Load the model and keep it running until it is unloaded; gives the reason. Errors: ModelLoadError."""
@@ -202,7 +205,7 @@ class Lifecycle:
     async def _keep_running(self) -> str:
         """Run one worker after the other until one was unloaded; gives the reason. Errors: ModelLoadError."""
         while True:
-            started, num_loads = time.monotonic(), self.num_loads
+            num_loads = self.num_loads
             cause = await self._run_worker()
             self.line.close()
             self._stop_idle_timer()
@@ -211,8 +214,8 @@ class Lifecycle:
                 return cause if self._unloading is not None and not self._unloading.done() else ""
             if self.spec.on_demand and self.num_loads == num_loads:
                 raise ModelLoadError(cause)
-            if time.monotonic() - started > _STABLE_S:
-                self._backoff.reset()
+            if self._backoff.is_hopeless:
+                raise ModelLoadError(f"{cause} (failure {self._backoff.num_failures + 1} in a row)")
             pause_s = self._backoff.fail()
             self.num_restarts += 1
             self.reason = cause
@@ -223,7 +226,7 @@ class Lifecycle:
 
     async def _run_worker(self) -> str:
         """Run one worker to its end; gives the cause. Errors: ModelLoadError where another would end as it did."""
-        worker = WorkerProcess(self.name, self._ready)
+        worker = WorkerProcess(self.name, self.spec.worker_hang_timeout, self._ready)
         try:
             await worker.start(self._load)
         except OSError as error:
@@ -252,6 +255,7 @@ class Lifecycle:
         self.info = info = ready.info
         self.disk.note_folder(Path(ready.folder))
         self.num_loads += 1
+        self._backoff.begin()
         self._move(
             "ready",
             f"in {info.load_s:.1f} s ({info.kind} {info.architecture}, {info.context_length} tokens of context,"
@@ -263,9 +267,9 @@ class Lifecycle:
 
     def _give_up(self, reason: str) -> None:
         self._wanted.clear()
-        self._backoff.fail()
+        pause_s = self._backoff.fail()
         self.reason = reason
-        self._move("failed", f"it cannot be loaded: {reason}", "ERROR")
+        self._move("failed", f"it cannot be loaded: {reason}; the next try is due in {pause_s:g} s", "ERROR")
         self.settled.set()
         self.line.fail_waiting(ModelLoadError(reason))
 

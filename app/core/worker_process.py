@@ -15,6 +15,7 @@ from loguru import logger
 
 from app.core import frames, machine
 from app.core.event_stream import EventStream
+from app.core.pulse import NUM_LOOKS, PulseWatch
 from app.core.requests import Request
 from app.errors import ModelUnavailable, ServerError
 
@@ -22,6 +23,9 @@ _EXIT_GRACE_S = 5.0
 # A worker answers between two turns.
 _ANSWER_S = 30.0
 _TAIL_LINES = 40
+# What a worker that hangs gets to say where its threads are.
+_STACKS_S = 1.0
+_STACK_LINES = 1000
 _LINE_BYTES = 16 * 1024
 
 
@@ -36,9 +40,13 @@ class Exit:
 class WorkerProcess(asyncio.Protocol):
     """A running worker. Owned by the event loop's thread."""
 
-    def __init__(self, name: str, on_ready: Callable[[frames.Ready], None]) -> None:
+    def __init__(self, name: str, hang_timeout_s: float, on_ready: Callable[[frames.Ready], None]) -> None:
         self.name = name
         self.pid = 0
+        self._hang_timeout_s = hang_timeout_s
+        self._hang: str | None = None
+        self._pulse = PulseWatch()
+        self._watching: asyncio.Task[None] | None = None
         self._on_ready = on_ready
         self._reader = frames.reader_of_server()
         self._streams: dict[int, EventStream] = {}
@@ -91,6 +99,10 @@ class WorkerProcess(asyncio.Protocol):
             await output
         finally:
             output.cancel()
+            if self._watching is not None:
+                self._watching.cancel()
+        if self._hang is not None:
+            self._log_stacks(self._hang)
         return self._fail_all(Exit(self._cause(code), self._load_error))
 
     def submit(self, request: Request) -> EventStream:
@@ -139,6 +151,31 @@ class WorkerProcess(asyncio.Protocol):
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
+    def _begin_watch(self) -> None:
+        # Not while it loads: how long that may take nobody knows, and it can be broken off.
+        if self._hang_timeout_s:
+            self._watching = asyncio.create_task(self._watch(), name=f"watching {self.name}")
+
+    async def _watch(self) -> None:
+        """Ask the worker how far it is, until it hangs; then end it, and let it say where its threads are before."""
+        while self._pulse.fault is None:
+            if self._pulse.is_answered:
+                self._send(frames.Ping())
+            self._pulse.look()
+            await asyncio.sleep(self._hang_timeout_s / NUM_LOOKS)
+        self._hang = f"{self._pulse.fault} for {self._hang_timeout_s:g} s; it was killed"
+        self._tail = deque(maxlen=_STACK_LINES)
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGUSR1)
+            await asyncio.sleep(_STACKS_S)
+        self.kill()
+
+    def _log_stacks(self, hang: str) -> None:
+        if any(line.lstrip().startswith("File ") for line in self._tail):
+            logger.error("{}: {}; the stacks of its threads:\n{}", self.name, hang, "\n".join(self._tail))
+        else:
+            logger.error("{}: {}; it gave no stack, perhaps because it was stopped by a signal", self.name, hang)
+
     def _cancel(self, stream_id: int) -> None:
         if self._streams.pop(stream_id, None) is not None:
             self._send(frames.Cancel(stream_id))
@@ -174,7 +211,10 @@ class WorkerProcess(asyncio.Protocol):
             case frames.Progress(sentence):
                 logger.info("{}: {}", self.name, sentence)
             case frames.Ready():
+                self._begin_watch()
                 self._on_ready(message)
+            case frames.Pulse():
+                self._pulse.note(message)
             case frames.LoadFailed(reason):
                 self._load_error = reason
             case frames.Inspected(inspect_id, caches):
@@ -201,6 +241,8 @@ class WorkerProcess(asyncio.Protocol):
     def _cause(self, code: int) -> str:
         if self._frame_error:
             return f"it sent something unreadable ({self._frame_error})"
+        if self._hang is not None:
+            return self._hang
         how = f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it exited with status {code}"
         return f"{how}; its last words: {self._tail[-1]}" if self._tail else how
 

@@ -215,6 +215,14 @@ class ModelSpec(Fields):
         SecondsOrZero,
         Knob("Limits", "Longest life of a request, waiting and generating; 0 for no limit.", "SECONDS"),
     ] = 300
+    worker_hang_timeout: Annotated[
+        IdleSeconds,
+        Knob(
+            "Limits",
+            "A model's process that does not get on with its work for that long is restarted; 0 or none for never.",
+            "SECONDS",
+        ),
+    ] = 300
     max_audio_seconds: Annotated[
         Seconds,
         Knob("Limits", "Longest recording that is transcribed; a longer one is refused (400).", "SECONDS"),

@@ -154,6 +154,7 @@ TO_WORKER_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     frames.Submit: st.builds(frames.Submit, COUNT, st.one_of(*REQUEST_BY_TYPE.values())),
     frames.Cancel: st.builds(frames.Cancel, COUNT),
     frames.Inspect: st.builds(frames.Inspect, COUNT, st.booleans()),
+    frames.Ping: st.builds(frames.Ping),
     frames.Close: st.builds(frames.Close),
 }
 CACHES = st.builds(frames.CacheStats, **dict.fromkeys(frames.CacheStats.__struct_fields__, COUNT))
@@ -163,6 +164,7 @@ TO_SERVER_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     frames.Ready: st.builds(frames.Ready, INFO),
     frames.LoadFailed: st.builds(frames.LoadFailed, TEXT),
     frames.Inspected: st.builds(frames.Inspected, COUNT, CACHES),
+    frames.Pulse: st.builds(frames.Pulse, st.none() | COUNT, st.none() | COUNT),
     frames.LogLine: st.builds(frames.LogLine, st.sampled_from(["DEBUG", "INFO", "WARNING", "ERROR"]), TEXT),
 }
 TO_WORKER = st.lists(st.one_of(*TO_WORKER_BY_TYPE.values()), max_size=5)

@@ -4,83 +4,17 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from loguru import logger
 
-from app.core.conversation import Conversation, Message
-from app.core.event_stream import EventStream
-from app.core.events import Event, Finished, TextDelta
-from app.core.record import RequestRecord
-from app.core.registry import Registry
-from app.core.requests import GenerationRequest, Sampling
+from app.core.events import Finished
 from app.core.room import Limits
 from app.errors import Conflict, ModelLoadError, ModelUnavailable, QueueTimeout
-from app.settings import ModelSpec
 from tests.conftest import FolderByName
-
-END_TOKEN = 2
-PLENTY = 2**40
-PATIENCE_S = 30.0
-
-
-def asked(max_tokens: int) -> GenerationRequest:
-    """Greedy, and never at its end before `max_tokens`."""
-    sampling = Sampling(temperature=0.0, logit_bias={END_TOKEN: -100.0})
-    return GenerationRequest(Conversation([Message("user", "hello")]), sampling, max_tokens=max_tokens)
-
-
-def spec(folder: Path, name: str, **fields: object) -> ModelSpec:
-    own = {"model_path": str(folder), "served_model_name": name, "on_demand": True, "warmup": False}
-    return ModelSpec.model_validate(own | fields)
-
-
-@asynccontextmanager
-async def running(cache_dir: Path, *specs: ModelSpec, limits: Limits | None = None) -> AsyncGenerator[Registry]:
-    registry = Registry(specs, cache_dir, limits or Limits(3, PLENTY))
-    registry.start()
-    try:
-        yield registry
-    finally:
-        await registry.close()
-
-
-async def run(registry: Registry, name: str, max_tokens: int = 4) -> list[Event]:
-    events: list[Event] = []
-    async with registry.run(name, asked(max_tokens), RequestRecord("test")) as stream:
-        async for batch in stream:
-            events += batch
-    assert isinstance(events[-1], Finished)
-    return events
-
-
-@asynccontextmanager
-async def streaming(registry: Registry, name: str, max_tokens: int = 480) -> AsyncGenerator[EventStream]:
-    """A stream whose answer has begun."""
-    async with registry.run(name, asked(max_tokens), RequestRecord("test")) as stream:
-        async for batch in stream:
-            if any(isinstance(event, TextDelta) for event in batch):
-                break
-        yield stream
-
-
-async def read_to_end(stream: EventStream) -> Event:
-    last: Event | None = None
-    async for batch in stream:
-        last = batch[-1]
-    assert last is not None
-    return last
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    for _ in range(int(PATIENCE_S * 100)):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail(f"never came true: {what}")
+from tests.fixtures.serving import PLENTY, read_to_end, run, running, spec, streaming, until
 
 
 def is_gone(pid: int) -> bool:

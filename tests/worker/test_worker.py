@@ -97,6 +97,14 @@ class Worker:
             self.take_turn()
         return message.caches
 
+    def pulse(self) -> frames.Pulse:
+        """What is answered to a ping; turns on the way are taken."""
+        self.send(frames.Ping())
+        while not isinstance(message := self.next_frame(), frames.Pulse):
+            self._arrived.insert(0, message)
+            self.take_turn()
+        return message
+
     def until_text(self, request_id: int) -> None:
         """Until the answer has begun."""
         while not any(isinstance(event, TextDelta) for event in self.events.get(request_id, [])):
@@ -242,6 +250,29 @@ class TestCaches:
         assert cached[0] == 0
         assert cached[1] > 50
         assert len(list(tmp_path.glob("*/*.safetensors"))) >= 2
+
+
+def test_a_ping_is_answered_with_how_far_the_threads_are(fresh: Worker, llama_folder: Path) -> None:
+    fresh.send(fresh.load(llama_folder))
+    fresh.ready()
+    fresh.send(frames.Submit(1, ask(450)))
+    fresh.until_text(1)
+    first = fresh.pulse().turn
+    assert first is not None
+    assert any((fresh.pulse().turn or 0) > first for _ in range(2000)), "it does not get on"
+    fresh.finish(1)
+    assert any(fresh.pulse() == frames.Pulse(None, None) for _ in range(2000)), "it does not rest"
+
+
+def test_a_signal_asks_for_the_stacks(fresh: Worker, llama_folder: Path) -> None:
+    fresh.send(fresh.load(llama_folder))
+    fresh.ready()
+    fresh.process.send_signal(signal.SIGUSR1)
+    # It goes on all the same.
+    fresh.send(frames.Submit(1, ask(2)))
+    fresh.finish(1)
+    fresh.socket.close()
+    assert "in _read" in fresh.output()
 
 
 class TestLoading:
