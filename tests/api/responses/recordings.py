@@ -8,18 +8,15 @@ from app.core.events import (
     ChoiceEnded,
     Event,
     Finished,
-    PrefillProgress,
     ReasoningDelta,
     Started,
     TextDelta,
     TokenLogprob,
-    ToolCallDelta,
-    ToolCallEnded,
-    ToolCallStarted,
     Usage,
 )
 from app.errors import ModelUnavailable, ServerError
 from tests.fixtures.recordings import RECORDINGS
+from tests.fixtures.recordings.calls import call
 
 USAGE = Usage(5, 7, 3, 2)
 GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}
@@ -43,11 +40,6 @@ class Recording:
     events: list[Event]
     asked: dict[str, Any] = field(default_factory=dict[str, Any])
     ends_with: ServerError | str | None = None
-
-
-def call(call_id: str, name: str, *arguments: str, is_whole: bool = True) -> list[Event]:
-    pieces: list[Event] = [ToolCallDelta(0, piece) for piece in arguments]
-    return [ToolCallStarted(0, call_id, name), *pieces, *([ToolCallEnded(0)] if is_whole else [])]
 
 
 def logprob(token: str) -> TokenLogprob:
@@ -99,16 +91,21 @@ OWN_RECORDINGS = {
         [*THOUGHT, *ENDED], {"reasoning": {"summary": "auto"}, "include": ["reasoning.encrypted_content"]}
     ),
     "custom_call": Recording(
-        [Started(5), *call("call_a", "patch", '{"input": "*** Begin\\n', '\\u00e9"}'), *CALLED], {"tools": TOOLS}
+        [Started(5), *call(0, "call_a", "patch", '{"input": "*** Begin\\n', '\\u00e9"}'), *CALLED], {"tools": TOOLS}
     ),
     "custom_call_of_something_else": Recording(
-        [Started(5), *call("call_a", "patch", '{"text": "x"}'), *call("call_b", "patch", '{"input": ""}'), *CALLED],
+        [
+            Started(5),
+            *call(0, "call_a", "patch", '{"text": "x"}'),
+            *call(1, "call_b", "patch", '{"input": ""}'),
+            *CALLED,
+        ],
         {"tools": TOOLS},
     ),
     "custom_call_cut_off": Recording(
         [
             Started(5),
-            *call("call_a", "patch", '{"input": "*** Be', is_whole=False),
+            *call(0, "call_a", "patch", '{"input": "*** Be', is_whole=False),
             ChoiceEnded("length"),
             Finished(USAGE),
         ],
@@ -117,9 +114,9 @@ OWN_RECORDINGS = {
     "namespaced_calls": Recording(
         [
             Started(5),
-            *call("call_a", "mcp__disk__read", "{}"),
-            *call("call_b", "mcp__disk__write", '{"input":"x"}'),
-            *call("call_c", "read", "{}"),
+            *call(0, "call_a", "mcp__disk__read", "{}"),
+            *call(1, "call_b", "mcp__disk__write", '{"input":"x"}'),
+            *call(2, "call_c", "read", "{}"),
             *CALLED,
         ],
         {"tools": TOOLS},
@@ -127,27 +124,18 @@ OWN_RECORDINGS = {
     "call_that_was_none": Recording(
         [
             Started(5),
-            *call("call_a", "read", '{"path', is_whole=False),
+            *call(0, "call_a", "read", '{"path', is_whole=False),
             TextDelta('<call>read {"path</call>'),
-            *call("call_b", "read", "{}"),
+            *call(1, "call_b", "read", "{}"),
             *CALLED,
         ],
         {"tools": TOOLS},
-    ),
-    "long_prefill": Recording(
-        [
-            Started(5000),
-            *(PrefillProgress(done, 5000) for done in range(100, 5001, 100)),
-            TextDelta("Hi"),
-            ChoiceEnded("stop"),
-            Finished(Usage(5000, 1)),
-        ]
     ),
     "failure": Recording([*THOUGHT], {}, ModelUnavailable("It died.")),
     "failure_before_anything": Recording([], {}, ModelUnavailable("It died.")),
     "background": Recording([*THOUGHT, *ENDED], {"background": True}),
     "background_cancelled": Recording(
-        [Started(5), *call("call_a", "read", '{"pa', is_whole=False)], {"background": True}, "cancelled"
+        [Started(5), *call(0, "call_a", "read", '{"pa', is_whole=False)], {"background": True}, "cancelled"
     ),
     "background_cancelled_in_the_queue": Recording([], {"background": True}, "cancelled"),
 }

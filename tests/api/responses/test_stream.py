@@ -1,56 +1,25 @@
 import json
 import re
-from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai import OpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from app.api.responses.order import Input, to_toolbox
-from app.api.responses.output_items import Shown
 from app.api.responses.reasoning import unsealed
-from app.api.responses.response_object import ResponseObject
-from app.api.responses.stream import ResponseStream
 from app.core.completion import CallPart, Part, ReasoningPart, TextPart, fold
-from app.core.events import ChoiceEnded, Event, Finished, Started, TextDelta, Usage
+from app.core.events import ChoiceEnded, Finished, Started, TextDelta, Usage
 from app.errors import InvalidRequest, ModelUnavailable, QueueFull, ServerError
-from app.schemas.responses import ResponseBody, ResponseRequest
+from app.schemas.responses import ResponseBody
 from app.schemas.responses import ResponseEvent as DocumentedEvent
+from tests.api.golden_transcripts import response_stream, responses, with_plain_ids
 from tests.api.responses.recordings import ALL_RECORDINGS, OWN_RECORDINGS, Recording
+from tests.fixtures.openai_client import openai_client
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "responses"
 EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 WHOLE = {name: one for name, one in ALL_RECORDINGS.items() if one.ends_with is None}
-
-
-def stream_of(asked: dict[str, Any]) -> ResponseStream:
-    body = ResponseRequest.model_validate_json(json.dumps({"model": "tiny", "input": "x"} | asked))
-    conversation = asked["conversation"]["id"] if "conversation" in asked else None
-    shown = Shown(
-        has_summary=bool(asked.get("reasoning")),
-        is_sealed="reasoning.encrypted_content" in asked.get("include", ()),
-        is_background=bool(asked.get("background")),
-    )
-    return ResponseStream(ResponseObject(body, "tiny", conversation), to_toolbox(body, Input()), shown)
-
-
-def streamed(recording: Recording, batches: list[list[Event]] | None = None) -> tuple[bytes, bytes]:
-    """The whole stream, and the response that it ended as."""
-    stream = stream_of(recording.asked)
-    # In the background the first events are there at once.
-    frames = stream.begin() if recording.asked.get("background") else b""
-    frames += b"".join(map(stream.encode, batches or [recording.events]))
-    if recording.ends_with is None:
-        stream.complete()
-    else:
-        stream.fail(recording.ends_with if isinstance(recording.ends_with, ServerError) else None)
-    response = stream.response()
-    return frames + stream.end(response), response
 
 
 def events_of(frames: bytes) -> list[dict[str, Any]]:
@@ -64,22 +33,9 @@ def events_of(frames: bytes) -> list[dict[str, Any]]:
     return events
 
 
-def with_plain_ids(transcript: str) -> str:
-    """Ids are numbered in their order, times left out."""
-    for number, id_ in enumerate(dict.fromkeys(re.findall(r"[a-z]+_[0-9a-f]{48}", transcript))):
-        transcript = transcript.replace(id_, f"{id_.partition('_')[0]}_{number}")
-    return re.sub(r'"(created_at|completed_at)":\d{10}', r'"\1":0', transcript)
-
-
-@pytest.mark.parametrize("name", ALL_RECORDINGS)
-def test_is_the_golden_transcript(name: str) -> None:
-    frames, _ = streamed(ALL_RECORDINGS[name])
-    assert with_plain_ids(frames.decode()) == (GOLDEN / f"{name}.txt").read_text("utf-8")
-
-
 @pytest.mark.parametrize("name", ALL_RECORDINGS)
 def test_openais_own_types_and_ours_accept_it(name: str) -> None:
-    frames, response = streamed(ALL_RECORDINGS[name])
+    frames, response = responses(ALL_RECORDINGS[name])
     for event in events_of(frames):
         assert EVENT.validate_json(json.dumps(event), strict=True).type == event["type"]
         DocumentedEvent.model_validate(event)
@@ -90,7 +46,7 @@ def test_openais_own_types_and_ours_accept_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL_RECORDINGS)
 def test_events_are_numbered_and_end_in_the_response(name: str) -> None:
-    frames, response = streamed(ALL_RECORDINGS[name])
+    frames, response = responses(ALL_RECORDINGS[name])
     events = events_of(frames)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     first, second, *_, last = events
@@ -104,27 +60,12 @@ def test_events_are_numbered_and_end_in_the_response(name: str) -> None:
         assert event["response"]["id"] == whole["id"]
 
 
-def client(content: bytes, content_type: str) -> OpenAI:
-    """OpenAI's own client, told to accept nothing undocumented, before a server that always says the same."""
-
-    def respond(_: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, content=content, headers={"content-type": content_type})
-
-    return OpenAI(
-        base_url="http://server",
-        api_key="none",
-        max_retries=0,
-        _strict_response_validation=True,
-        http_client=httpx2.Client(transport=httpx2.MockTransport(respond)),
-    )
-
-
 @pytest.mark.parametrize("name", WHOLE)
 def test_openais_own_client_reads_the_same_from_both(name: str) -> None:
-    frames, response = streamed(WHOLE[name])
-    with client(response, "application/json") as opened:
+    frames, response = responses(WHOLE[name])
+    with openai_client(response) as opened:
         whole = opened.responses.create(model="tiny", input="x")
-    with client(frames, "text/event-stream") as opened, opened.responses.stream(model="tiny", input="x") as stream:
+    with openai_client(frames) as opened, opened.responses.stream(model="tiny", input="x") as stream:
         last = [event for event in stream if event.type == "response.completed" or event.type == "response.incomplete"]
     assert [event.response.id for event in last] == [whole.id]
     for event in last:
@@ -136,7 +77,7 @@ def test_openais_own_client_reads_the_same_from_both(name: str) -> None:
 @pytest.mark.parametrize("name", WHOLE)
 def test_has_what_the_folded_generation_has(name: str) -> None:
     recording = WHOLE[name]
-    frames, response = streamed(recording)
+    frames, response = responses(recording)
     whole, shown = fold(recording.events), json.loads(response)
     (choice,) = whole.choices
     parts = [_shown_part(part, recording) for part in choice.parts]
@@ -146,7 +87,10 @@ def test_has_what_the_folded_generation_has(name: str) -> None:
     assert shown["incomplete_details"] == ({"reason": "max_output_tokens"} if is_cut_off else None)
     assert (shown["completed_at"] is None) == is_cut_off
     assert [item["status"] for item in shown["output"]][:-1] == ["completed"] * (len(shown["output"]) - 1)
-    assert [item["status"] for item in shown["output"]][-1:] == [shown["status"]] * bool(shown["output"])
+    # A call that was made stays whole, whatever ends the answer behind it.
+    is_made = bool(parts) and isinstance(choice.parts[-1], CallPart) and choice.parts[-1].is_complete
+    last_status = "completed" if is_made else shown["status"]
+    assert [item["status"] for item in shown["output"]][-1:] == [last_status] * bool(shown["output"])
     usage = whole.usage
     assert shown["usage"] == {
         "input_tokens": usage.prompt_tokens,
@@ -195,16 +139,16 @@ def test_how_events_are_batched_does_not_matter(data: st.DataObject, name: str) 
     events = WHOLE[name].events
     cuts = sorted(data.draw(st.sets(st.integers(1, len(events) - 1))))
     batches = [events[start:end] for start, end in zip([0, *cuts], [*cuts, len(events)], strict=True)]
-    frames, whole = streamed(WHOLE[name], batches), streamed(WHOLE[name])
+    frames, whole = responses(WHOLE[name], batches), responses(WHOLE[name])
     assert with_plain_ids(frames[0].decode()) == with_plain_ids(whole[0].decode())
 
 
 def test_thoughts_are_sealed_where_asked_for_and_can_be_opened() -> None:
-    _, response = streamed(OWN_RECORDINGS["summary_and_sealed"])
+    _, response = responses(OWN_RECORDINGS["summary_and_sealed"])
     thought = json.loads(response)["output"][0]
     assert unsealed(thought["encrypted_content"]) == "Let me think." == thought["summary"][0]["text"]
     assert "think" not in thought["encrypted_content"]
-    _, response = streamed(ALL_RECORDINGS["reasoning_and_text"])
+    _, response = responses(ALL_RECORDINGS["reasoning_and_text"])
     thought = json.loads(response)["output"][0]
     assert "encrypted_content" not in thought
     assert thought["summary"] == []
@@ -219,13 +163,13 @@ def test_thoughts_are_sealed_where_asked_for_and_can_be_opened() -> None:
     ],
 )
 def test_failures_have_codes_that_openai_has(error: ServerError, code: str) -> None:
-    _, response = streamed(Recording([Started(5)], ends_with=error))
+    _, response = responses(Recording([Started(5)], ends_with=error))
     assert json.loads(response)["error"] == {"code": code, "message": "x"}
     Response.model_validate_json(response, strict=True)
 
 
 def test_heartbeats_are_whole_events() -> None:
-    stream = stream_of({})
+    stream = response_stream({})
     frames = stream.heartbeat() + stream.heartbeat() + stream.encode([Started(5), TextDelta("Hi")]) + stream.heartbeat()
     frames += stream.encode([ChoiceEnded("stop"), Finished(Usage(5))])
     stream.complete()
@@ -240,17 +184,17 @@ def test_heartbeats_are_whole_events() -> None:
 
 
 def test_heartbeats_do_not_tell_the_end_before_it_is_kept() -> None:
-    stream = stream_of({})
+    stream = response_stream({})
     stream.encode([Started(5), TextDelta("Hi"), ChoiceEnded("stop"), Finished(Usage(5))])
     stream.complete()
     assert stream.heartbeat().startswith(b":")
-    stream = stream_of({})
+    stream = response_stream({})
     stream.fail(ModelUnavailable("x"))
     assert stream.heartbeat().startswith(b":")
 
 
 def test_heartbeats_in_the_queue_of_the_background_say_so() -> None:
-    stream = stream_of({"background": True})
+    stream = response_stream({"background": True})
     events = events_of(stream.begin() + stream.heartbeat() + stream.encode([Started(5)]))
     assert [event["type"] for event in events] == [
         *("response.created", "response.queued", "response.queued", "response.in_progress")
@@ -259,16 +203,6 @@ def test_heartbeats_in_the_queue_of_the_background_say_so() -> None:
 
 
 def test_every_response_has_ids_of_its_own() -> None:
-    responses = [json.loads(streamed(OWN_RECORDINGS["background"])[1]) for _ in range(100)]
-    ids = [item["id"] for response in responses for item in (response, *response["output"])]
+    made = [json.loads(responses(OWN_RECORDINGS["background"])[1]) for _ in range(100)]
+    ids = [item["id"] for response in made for item in (response, *response["output"])]
     assert len(set(ids)) == 300
-
-
-def write_golden() -> None:
-    """Write the transcripts anew, to be read before they are kept."""
-    for name, recording in ALL_RECORDINGS.items():
-        (GOLDEN / f"{name}.txt").write_text(with_plain_ids(streamed(recording)[0].decode()), "utf-8")
-
-
-if __name__ == "__main__":
-    write_golden()
