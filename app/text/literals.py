@@ -16,6 +16,7 @@ _BARE_TEXT: Final = re.compile(r"[^,{}\[\]\"'<]+")
 _SPACES: Final = re.compile(r"[ \t\r\n]+")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _LOOSE_NUMBER: Final = re.compile(r"[+-]?(?:[1-9][\d_]*|0)?(?:\.\d*)?(?:[eE][+-]?\d+)?", re.ASCII)
+_BEGUN_NUMBER: Final = re.compile(r"[+-]?[\d_]*(?:\.[\d_]*)?(?:[eE][+-]?\d*)?", re.ASCII)
 _WORDS: Final = {
     **{word: word.lower() for word in ("true", "false", "null", "True", "False")},
     **dict.fromkeys(("None", "undefined", "NaN", "Infinity", "-Infinity", "nan", "inf", "-inf"), "null"),
@@ -140,7 +141,7 @@ def _read_scalar(source: Source, write: Write, dialect: Dialect) -> Reading[None
         raise Broken
     if (value := _word_json(word)) is None:
         if not dialect.quote:
-            raise Broken
+            raise Cut if source.is_ended and source.at == len(source.text) and _is_begun(word) else Broken
         value = encoded(word)
     write(value)
 
@@ -156,6 +157,11 @@ def _word_json(word: str) -> str | None:
         return f"{sign}{whole.removeprefix('-') or '0'}{'.' if point else ''}{_digits_first(rest) if point else ''}"
     # A number cannot begin with a zero: it is a text, like a postal code.
     return encoded(word) if word.isdecimal() else None
+
+
+def _is_begun(word: str) -> bool:
+    """Whether a word may be the beginning of a value that was cut off."""
+    return _BEGUN_NUMBER.fullmatch(word) is not None or any(known.startswith(word) for known in _WORDS)
 
 
 def _digits_first(rest: str) -> str:

@@ -22,6 +22,30 @@ _PYTHON_SIGNS: Final = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "
 }
 
 
+_HIGH: Final = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}")
+_LOW: Final = re.compile(r"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+
+
+class _Paired:
+    """Writes the inside of a string: half of a pair of code units that stands alone becomes a question mark."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._high = ""
+
+    def __call__(self, text: str) -> None:
+        high, self._high = self._high, ""
+        is_low = _LOW.fullmatch(text) is not None
+        if _HIGH.fullmatch(text):
+            self._high = text
+            if high:
+                self._write("?")
+        elif high:
+            self._write(high + text if is_low else f"?{text}")
+        else:
+            self._write("?" if is_low else text)
+
+
 def encoded(text: str) -> str:
     """A text as a JSON string."""
     return _ENCODER.encode(text)
@@ -59,6 +83,7 @@ def read_raw(source: Source, write: Write, close: str) -> Reading[None]:
 def read_string(source: Source, write: Write, quote: str, *, is_python: bool) -> Reading[None]:
     """Read the rest of a string; its opening quote has been read."""
     plain = PLAIN[quote]
+    write = _Paired(write)
     write('"')
     while True:
         if found := plain.match(source.text, source.at):
@@ -78,6 +103,7 @@ def read_string(source: Source, write: Write, quote: str, *, is_python: bool) ->
 
 def read_long_string(source: Source, write: Write, quote: str) -> Reading[None]:
     """Read the rest of a string in triple quotes."""
+    write = _Paired(write)
     write('"')
     while not (yield from source.take(quote)):
         char = yield from source.peek()
@@ -126,7 +152,7 @@ def _length(source: Source) -> int:
 
 
 def _character(code: int) -> str:
-    """A character inside a JSON string; half of a pair, which Python can write alone, stays an escape."""
+    """A character inside a JSON string; half of a pair is an escape."""
     if 0xD800 <= code < 0xE000:
         return f"\\u{code:04x}"
     return encoded_inside(chr(min(code, 0x10FFFF)))

@@ -57,6 +57,11 @@ def test_python_literals_become_json(value: Any) -> None:
         ("[+1, .5, 2., 1_000, 007, -0]", [1, 0.5, 2.0, 1000, "007", 0]),
         ("[\u0661]", ["\u0661"]),
         ("[NaN, -Infinity, undefined]", [None, None, None]),
+        # Half of a pair of code units, which no text has: clients refuse it.
+        ('"a\\ud83d\\ude80"', "a\U0001f680"),
+        ('"a\\ud83d"', "a?"),
+        ('"\\ude80a"', "?a"),
+        ('"\\ud83d\\ud83d\\ude80\\ud83dx"', "?\U0001f680?x"),
     ],
 )
 def test_what_models_make_of_json_is_mended(text: str, value: Any) -> None:
@@ -89,7 +94,10 @@ def test_between_marks_nothing_is_escaped() -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["{", '{"a"', '{"a": ', "[1, ", '"abc', '"\\u00', "{'a': 'b\\"])
+CUT = ["{", '{"a"', '{"a": ', "[1, ", '"abc', '"\\u00', '"\\ud83d', "{'a': 'b\\"]
+
+
+@pytest.mark.parametrize("text", [*CUT, '{"a":-', "[1e", "[2.5E-", "[t", "[1,fals", "[nul", "[-Inf", "[Tru"])
 def test_a_value_that_goes_on_is_cut(text: str) -> None:
     with pytest.raises(Cut):
         read(text)

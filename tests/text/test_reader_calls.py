@@ -24,7 +24,7 @@ class TestTools:
             ('{"name": "ping"}', {}),
             ('{"name": "ping", "arguments": null}', {}),
             ('{"name": "ping", "arguments": " "}', {}),
-            ('{"name": "write", "arguments": " {\\"text\\": \\"\\\\ud800\ud800\\"}"}', {"text": "\ud800?"}),
+            ('{"name": "write", "arguments": " {\\"text\\": \\"\\\\ud800\ud800\\"}"}', {"text": "??"}),
             ('{"name": "write", "arguments": "{\\"text\\": \\"a\\"}"}', {"text": "a"}),
             ("{'name': 'write', 'arguments': {'text': 'it\\'s \"a\"', 'n': None,},}", {"text": 'it\'s "a"', "n": None}),
             ('{"type": "function", "function": {"name": "write", "parameters": {"n": 1}}}', {"n": 1}),
