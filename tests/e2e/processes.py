@@ -139,6 +139,11 @@ class ServerProcess:
         """The process ids of the workers, in the order of the models unless one was restarted."""
         return sorted(pid for pid, parent in processes().items() if parent == self.pid)
 
+    def worker_of(self, model: str) -> int:
+        """The process id of a model's newest worker that is ready: several models start at once, in any order."""
+        *_, worker = re.findall(rf"{re.escape(model)}: ready in .* process (\d+)\)", self.log())
+        return int(worker)
+
     def signal(self, number: int) -> None:
         self._tree |= descendants(self.pid)
         self.process.send_signal(number)

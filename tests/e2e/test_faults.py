@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -30,9 +29,7 @@ class Cluster:
     server: ServerProcess
 
     def kill_wide(self, number: int = signal.SIGKILL) -> None:
-        # They start at once, in any order.
-        *_, worker = re.findall(r"wide: ready in .* process (\d+)\)", self.server.log())
-        os.kill(int(worker), number)
+        os.kill(self.server.worker_of("wide"), number)
 
 
 @pytest.fixture(scope="module")

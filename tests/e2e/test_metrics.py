@@ -32,6 +32,7 @@ def of_model(samples: Samples, name: str, **labels: str) -> float:
 
 
 def test_a_request_is_counted_everywhere(server: ServerProcess) -> None:
+    server.wait_until_idle()
     before = scrape(server)
     prompt = "a prompt that only this test sends, and sends twice"
     _, usage = [server.post(chat(prompt, max_tokens=9, logit_bias={"2": -100})).json()["usage"] for _ in range(2)]
@@ -119,7 +120,6 @@ def test_the_queue_tells_percentiles(server: ServerProcess) -> None:
         recent = stats["recent"]
         for figure in ("duration_s", "ttft_s", "tokens_per_s"):
             assert 0 < recent[figure]["p50"] <= recent[figure]["p95"]
-        assert recent["ttft_s"]["p50"] <= recent["duration_s"]["p50"]
         assert recent["queue_wait_s"]["p50"] >= 0
 
 

@@ -107,7 +107,7 @@ class TestErrors:
             other = threading.Thread(target=ask_in_one_piece)
             other.start()
             guarded.wait_for_load(active=2, waiting=0, model="slow", key=KEY)
-            os.kill(guarded.workers()[0], signal.SIGKILL)
+            os.kill(guarded.worker_of("slow"), signal.SIGKILL)
             with pytest.raises(anthropic.APIStatusError) as caught:
                 list(stream)
             other.join()
