@@ -101,6 +101,11 @@ class ChatCompletionRequest(SamplingFields, OutputFormatFields, ToolFields):
     # Ours: seconds after which the answer is ended with an error, where the server's own limit is longer.
     timeout: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
     # Known, and not supported yet.
+    best_of: Annotated[int | None, refused_unless(1)] = None
+    echo: Annotated[bool | None, refused_unless(False)] = None
+    chat_template: Unsupported = None
+    documents: Annotated[Any, refused_unless([])] = None
+    mm_processor_kwargs: Unsupported = None
     functions: Annotated[Any, refused_unless([])] = None
     function_call: Annotated[Any, refused_unless("none", "auto")] = None
     modalities: Annotated[Any, refused_unless(["text"])] = None

@@ -3,11 +3,11 @@
 Sources: https://platform.openai.com/docs/api-reference/completions, and vLLM's documents for what it adds.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, Tag
 
-from app.schemas.base import NaturalInt, Unsupported, WireModel, refused_unless
+from app.schemas.base import NaturalInt, Unsupported, WireModel
 from app.schemas.chat import MAX_CHOICES, ChatUsage, StreamOptions
 from app.schemas.inputs import INPUT_FORM, Tokens
 from app.schemas.output_format import OutputFormatFields
@@ -54,17 +54,7 @@ class CompletionRequest(SamplingFields, OutputFormatFields):
     # Ours: seconds after which the answer is ended with an error, where the server's own limit is longer.
     timeout: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
     # vLLM's, and not supported yet.
-    use_beam_search: Annotated[bool | None, refused_unless(False)] = None
-    stop_token_ids: Annotated[Any, refused_unless([])] = None
-    include_stop_str_in_output: Annotated[bool | None, refused_unless(False)] = None
-    ignore_eos: Annotated[bool | None, refused_unless(False)] = None
-    min_tokens: Annotated[int | None, refused_unless(0)] = None
-    truncate_prompt_tokens: Unsupported = None
-    allowed_token_ids: Annotated[Any, refused_unless([])] = None
-    bad_words: Annotated[Any, refused_unless([])] = None
-    prompt_logprobs: Unsupported = None
     prompt_embeds: Unsupported = None
-    return_tokens_as_token_ids: Annotated[bool | None, refused_unless(False)] = None
 
 
 class CompletionLogprobs(BaseModel):

@@ -4,7 +4,7 @@ Sources: https://platform.openai.com/docs/api-reference/chat, the documents of v
 text-generation-webui.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -17,7 +17,9 @@ from app.schemas.base import (
     Seed,
     Temperature,
     TopP,
+    Unsupported,
     WireModel,
+    refused_unless,
 )
 
 MAX_BREAKERS = 64
@@ -48,3 +50,14 @@ class SamplingFields(WireModel):
     # Ours: once the same 1 to 64 tokens have come so many times in a row, the answer ends, for "length".
     repetition_guard: Annotated[int, Field(ge=2, le=1000)] | None = None
     stop: str | Annotated[list[str], Field(max_length=64)] | None = None
+    # vLLM's, and not supported yet.
+    use_beam_search: Annotated[bool | None, refused_unless(False)] = None
+    stop_token_ids: Annotated[Any, refused_unless([])] = None
+    include_stop_str_in_output: Annotated[bool | None, refused_unless(False)] = None
+    ignore_eos: Annotated[bool | None, refused_unless(False)] = None
+    min_tokens: Annotated[int | None, refused_unless(0)] = None
+    truncate_prompt_tokens: Unsupported = None
+    allowed_token_ids: Annotated[Any, refused_unless([])] = None
+    bad_words: Annotated[Any, refused_unless([])] = None
+    prompt_logprobs: Unsupported = None
+    return_tokens_as_token_ids: Annotated[bool | None, refused_unless(False)] = None

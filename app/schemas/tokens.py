@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Discriminator, Field, RootModel, Tag
 
-from app.schemas.base import Unsupported, WireModel, refused_unless
+from app.schemas.base import WireModel, refused_unless
 from app.schemas.chat import ChatCompletionRequest
 from app.schemas.inputs import Token
 
@@ -26,8 +26,6 @@ class TokenizeChatRequest(ChatCompletionRequest):
 
     return_token_strs: bool | None = None
     add_special_tokens: Annotated[bool | None, refused_unless(False)] = None
-    chat_template: Unsupported = None
-    mm_processor_kwargs: Unsupported = None
 
 
 def _form(given: Any) -> str:
