@@ -20,6 +20,11 @@ _SUPPORTED: dict[str, Kind] = {
 }
 
 
+def install_command(kind: Kind) -> str:
+    """What brings the libraries that models of a kind need; only vision's extra is not called as its kind."""
+    return f"pip install 'mlx-openai-server[{'vision' if kind == 'vlm' else kind}]'"
+
+
 def kind_of(folder: Path, asked: str | None) -> Kind:
     """The kind that the settings name, else what the folder's files show.
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-from app.core.model_kind import kind_of
+from app.core.model_kind import install_command, kind_of
 from app.core.requests import Kind
 from app.errors import ModelLoadError
 from app.handler import device
@@ -12,9 +11,6 @@ from app.handler.base import AnyHandler, Emit
 from app.handler.flux.models import with_repository
 from app.handler.source import resolve
 from app.settings import ModelSpec
-
-# Where the libraries of a kind go by another name.
-_EXTRAS: Final[dict[Kind, str]] = {"vlm": "vision"}
 
 
 def open_handler(spec: ModelSpec, cache_dir: Path, emit: Emit, say: Callable[[str], None]) -> AnyHandler:
@@ -67,6 +63,5 @@ def handler_class(kind: Kind) -> type[AnyHandler]:
                 return FluxHandler
     except ImportError as error:
         raise ModelLoadError(
-            f"Models of kind {kind} need a library that is not installed ({error.name}): "
-            f"pip install 'mlx-openai-server[{_EXTRAS.get(kind, kind)}]'"
+            f"Models of kind {kind} need a library that is not installed ({error.name}): {install_command(kind)}"
         ) from error

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, get_args
 
+from app.core.model_kind import install_command
 from app.core.requests import Kind
 
 _PACKAGES: Final[Mapping[Kind, str]] = {
@@ -17,8 +18,6 @@ _PACKAGES: Final[Mapping[Kind, str]] = {
     "speech": "mlx_audio",
     "images": "mflux",
 }
-# Where the extra that brings a package is not called as the kind.
-_EXTRAS: Final[Mapping[Kind, str]] = {"vlm": "vision"}
 # In these files a table says which architectures are others under a new name; the first is looked up first.
 _TABLES: Final[Mapping[Kind, tuple[tuple[str, str], ...]]] = {
     "lm": (("utils.py", "MODEL_REMAPPING"),),
@@ -51,7 +50,7 @@ class Architectures:
         """What to install before any model of a kind can be loaded."""
         if kind in self._libraries:
             return None
-        return f"{_PACKAGES[kind]} is not installed: pip install 'mlx-openai-server[{_EXTRAS.get(kind, kind)}]'"
+        return f"{_PACKAGES[kind]} is not installed: {install_command(kind)}"
 
     def implementation(self, kind: Kind, model_type: str) -> str | None:
         """The library's name of an architecture: "llama" for a "mistral". None where it has none."""
