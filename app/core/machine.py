@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 # MLX's Linux CPU build links the reference BLAS; Debian's and Ubuntu's OpenBLAS packages put a drop-in here.
@@ -12,6 +13,7 @@ _OPENBLAS = tuple(
     for triple in ("x86_64-linux-gnu", "aarch64-linux-gnu")
     for threads in ("pthread", "openmp", "serial")
 )
+_MLX_FOR_CUDA = ("mlx-cuda-13", "mlx-cuda-12")
 # A secret of the server, not of its workers.
 _SERVER_ONLY = frozenset({"API_KEY"})
 
@@ -38,8 +40,18 @@ def openblas() -> Path | None:
 
 
 def computes_on_cpu() -> bool:
-    """Whether MLX computes on the CPU here: no Mac, and no NVIDIA GPU."""
-    return sys.platform != "darwin" and not Path("/dev/nvidiactl").exists()
+    """Whether MLX computes on the CPU here: no Mac, and no NVIDIA GPU or none that the installed MLX can use."""
+    if sys.platform == "darwin":
+        return False
+    return not (Path("/dev/nvidiactl").exists() and any(map(_is_installed, _MLX_FOR_CUDA)))
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def memory_bytes() -> int:

@@ -1,6 +1,5 @@
 """Where the model runs, and everything that differs from one device to another."""
 
-import os
 import resource
 import sys
 
@@ -30,11 +29,10 @@ def describe() -> str:
 
 
 def memory_bytes() -> int:
-    """Memory a model may use: the GPU's recommended working set, or the machine's RAM."""
-    limit = mx.device_info().get("max_recommended_working_set_size") or mx.device_info().get("memory_size")
-    if limit:
-        return int(limit)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Memory a model may use: the GPU's, or the machine's RAM."""
+    # What Metal recommends; the whole memory of a CUDA device. On a CPU, MLX names neither.
+    limit = mx.device_info().get("max_recommended_working_set_size") or mx.device_info().get("total_memory")
+    return int(limit) if limit else machine.memory_bytes()
 
 
 def prepare_process() -> None:
