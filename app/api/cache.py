@@ -1,4 +1,4 @@
-"""GET /v1/cache/stats and DELETE /v1/cache: how much the prefix caches save, and a way to empty them."""
+"""GET /v1/cache/stats and DELETE /v1/cache: how much the caches save, and a way to empty them."""
 
 import asyncio
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ async def get_cache_stats(request: Request, model: ModelName = None) -> CacheSta
 @router.delete("/v1/cache")
 @router.delete("/cache", include_in_schema=False)
 async def clear_caches(request: Request, model: ModelName = None) -> ClearedCachesReply:
-    """Drop what the prefix caches keep, in memory and on disk; says how much that was."""
+    """Drop what the caches keep, of prompts and of media, in memory and on disk; says how much that was."""
     models = await _inspect(context_of(request).registry, model, FreedCache, clears=True)
     return ClearedCachesReply(status="ok", freed=_total(FreedCache, models.values()), models=models)
 
@@ -51,9 +51,9 @@ async def _inspect(registry: Registry, name: str | None, schema: type[ModelT], *
 def _chosen(registry: Registry, name: str | None) -> dict[str, ServedModel]:
     if name is None:
         return registry.models
-    if name not in registry.models:
+    if (model := registry.served.get(name)) is None:
         raise ModelNotFound(f"The model '{name}' is not served here; GET /v1/models lists those that are.")
-    return {name: registry.models[name]}
+    return {model.spec.name: model}
 
 
 def _total(schema: type[ModelT], parts: Iterable[ModelT]) -> ModelT:

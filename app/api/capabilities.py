@@ -1,5 +1,6 @@
 """What a model can do, from what is known of it."""
 
+from app.core.conversation import MediaKind
 from app.core.requests import Kind
 from app.core.served_model import ServedModel
 from app.schemas.models import Capability
@@ -13,16 +14,21 @@ _OF_OTHER_KINDS: dict[Kind, list[Capability]] = {
     "speech": ["speech"],
     "images": ["images"],
 }
+_OF_SENSES: dict[MediaKind, Capability] = {"image": "vision", "video": "video", "audio": "audio"}
 
 
 def capabilities_of(model: ServedModel) -> list[Capability] | None:
     """None where its kind is not known, or its chat template is not."""
     files = model.life.disk.files
-    return capabilities(model.kind, files.chat_template if files else None, model.spec)
+    # Which media it takes beside pictures shows when it is loaded.
+    senses = model.info.senses if model.info is not None and model.life.worker is not None else ("image",)
+    return capabilities(model.kind, files.chat_template if files else None, model.spec, senses)
 
 
-def capabilities(kind: Kind | None, template: str | None, spec: ModelSpec) -> list[Capability] | None:
-    """The same of a model that need not be served."""
+def capabilities(
+    kind: Kind | None, template: str | None, spec: ModelSpec, senses: tuple[MediaKind, ...] = ("image",)
+) -> list[Capability] | None:
+    """The same of a model that need not be served; `senses` are the media that it takes if it is one that sees."""
     if kind is None:
         return None
     if kind in _OF_OTHER_KINDS:
@@ -36,7 +42,7 @@ def capabilities(kind: Kind | None, template: str | None, spec: ModelSpec) -> li
         found.append("tools")
     if _reasons(spec.reasoning_parser, detected, template):
         found.append("reasoning")
-    return [*found, "vision"] if kind == "vlm" else found
+    return [*found, *(_OF_SENSES[sense] for sense in senses)] if kind == "vlm" else found
 
 
 def _reasons(option: str | None, detected: str | None, template: str) -> bool:

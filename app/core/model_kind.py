@@ -8,7 +8,8 @@ from app.errors import ModelLoadError
 
 _EMBEDDING_FILES = ("modules.json", "config_sentence_transformers.json", "1_Pooling")
 _EMBEDDING_TYPES = frozenset({"bert", "modernbert", "xlm-roberta", "nomic_bert", "gemma3_text_embedding"})
-_SUPPORTED: dict[str, Kind] = {
+# By what a model's type is called in the settings.
+KIND_OF_TYPE: dict[str, Kind] = {
     "lm": "lm",
     "multimodal": "vlm",
     "vlm": "vlm",
@@ -32,9 +33,9 @@ def kind_of(folder: Path, asked: str | None) -> Kind:
     """
     config = {} if _holds_images(folder) else read_config(folder)
     found = asked or _detect(folder, config)
-    if _SUPPORTED.get(found) == "images" and not _holds_images(folder):
+    if KIND_OF_TYPE.get(found) == "images" and not _holds_images(folder):
         raise ModelLoadError(f"'{folder}' holds no image model: it has no folders 'transformer' and 'vae'.")
-    if kind := _SUPPORTED.get(found):
+    if kind := KIND_OF_TYPE.get(found):
         return kind
     raise ModelLoadError(f"'{folder.name}' is a model of kind {found}, which this version does not serve yet.")
 

@@ -19,7 +19,7 @@ _FORMATS = (
     *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "eac3", "flac", "flv", "matroska"),
     *("mov", "mp3", "mpeg", "mpegts", "ogg", "w64", "wav", "wv"),
 )
-_OPTIONS = {"format_whitelist": ",".join(_FORMATS), "protocol_whitelist": "none"}
+OPTIONS = {"format_whitelist": ",".join(_FORMATS), "protocol_whitelist": "none"}
 # Their headers say how long a track is, others estimate it.
 _EXACT_FORMATS = frozenset({"aiff", "au", "flac", "mov,mp4,m4a,3gp,3g2,mj2"})
 _TOLERATED_S = 0.5
@@ -29,29 +29,30 @@ _TOLERATED_BYTES = 4096
 _SAMPLE_BYTES = 4
 
 
-def read_recording(data: bytes, sample_rate: int, max_s: float) -> NDArray[np.float32]:
+def read_recording(data: bytes, sample_rate: int, max_s: float, place: str = "file") -> NDArray[np.float32]:
     """The best audio track of a file, all channels mixed: samples from -1 to 1.
 
-    Decoded in pieces, so that no more than `max_s` seconds are ever in memory. Errors: InvalidRequest about `file`.
+    Decoded in pieces, so that no more than `max_s` seconds are ever in memory. `place` is what the client calls it.
+    Errors: InvalidRequest.
     """
     samples = bytearray()
     try:
-        with av.open(io.BytesIO(data), "r", metadata_errors="ignore", options=_OPTIONS) as container:
+        with av.open(io.BytesIO(data), "r", metadata_errors="ignore", options=OPTIONS) as container:
             stream = cast("AudioStream | None", container.streams.best("audio"))
             if stream is None:
-                raise _refused("has no audio track; send a recording.")
+                raise _refused(place, "has no audio track; send a recording.")
             for piece in _resampled(_frames(container, stream), sample_rate):
                 samples += piece
                 if len(samples) > max_s * sample_rate * _SAMPLE_BYTES:
-                    raise _refused(f"is longer than the {max_s:g} s that are transcribed at once; split it.")
+                    raise _refused(place, f"is longer than the {max_s:g} s that are taken at once; split it.")
             is_cut_off = _is_cut_off(data, container, stream, len(samples) / _SAMPLE_BYTES / sample_rate)
     except FFmpegError as error:
-        raise _refused(_advice(data)) from error
+        raise _refused(place, _advice(data)) from error
     if is_cut_off:
-        raise _refused("is cut off: its header announces more than there is; send it whole.")
+        raise _refused(place, "is cut off: its header announces more than there is; send it whole.")
     decoded = np.frombuffer(samples, np.float32)
     if not np.isfinite(decoded).all():
-        raise _refused("holds samples that are no numbers.")
+        raise _refused(place, "holds samples that are no numbers.")
     # Files of floating-point samples may have any.
     return np.clip(decoded, -1, 1, out=decoded)
 
@@ -106,5 +107,5 @@ def _advice(data: bytes) -> str:
     return "is no audio or video file that can be read, or it is damaged; send wav, mp3, m4a, flac, ogg or webm."
 
 
-def _refused(why: str) -> InvalidRequest:
-    return InvalidRequest(f"'file' {why}", param="file")
+def _refused(place: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"'{place}' {why}", param=place)

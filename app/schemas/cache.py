@@ -6,9 +6,12 @@ from pydantic import BaseModel
 
 
 class CacheStats(BaseModel):
-    """Prefix caches: counts since a model was last started, and what is kept now.
+    """Prefix caches: counts since a model was last started, and what is kept now; and the model's memory.
 
     `hit_tokens` of `looked_up_tokens` were not computed again; a spill is a file written, a load one read.
+    `weights_bytes` are those of the loaded model, `kv_bytes` of the requests that run, of `kv_max_bytes` at most;
+    `num_media` pictures, films and recordings are kept as what the model made of them: a hit is not looked at again.
+    `active_bytes` is all that MLX holds for it, `peak_bytes` the most it has held since it was started.
     """
 
     lookups: int
@@ -25,6 +28,16 @@ class CacheStats(BaseModel):
     disk_max_bytes: int
     disk_spills: int
     disk_loads: int
+    media_lookups: int
+    media_hits: int
+    num_media: int
+    media_bytes: int
+    media_max_bytes: int
+    weights_bytes: int
+    kv_bytes: int
+    kv_max_bytes: int
+    active_bytes: int
+    peak_bytes: int
 
 
 class CacheStatsReply(BaseModel):
@@ -42,6 +55,8 @@ class FreedCache(BaseModel):
     num_bytes: int
     disk_files: int
     disk_bytes: int
+    num_media: int
+    media_bytes: int
 
 
 class ClearedCachesReply(BaseModel):

@@ -29,6 +29,8 @@ class ContentPart(WireModel):
     # As vLLM has them.
     video_url: UrlField | None = None
     audio_url: UrlField | None = None
+    # As mlx-vlm's server has it.
+    video: UrlField | None = None
     input_audio: InputAudio | None = None
 
 

@@ -75,14 +75,18 @@ def _compose(said: Composition, content: str | list[ContentPart] | None, path: s
         match part:
             case ContentPart(type="image_url", image_url=MediaUrl(url=url, detail=detail)):
                 said.add_media(Reference("image", url, field), detail)
-            case ContentPart(type="video_url", video_url=MediaUrl(url=url)):
-                said.add_media(Reference("video", url, field))
+            case ContentPart(type="video_url" | "input_video", video_url=MediaUrl(url=url)):
+                said.add_media(Reference("video", url, f"{place}.video_url"))
+            case ContentPart(type="video" | "input_video", video=MediaUrl(url=url)):
+                said.add_media(Reference("video", url, f"{place}.video"))
             case ContentPart(type="audio_url", audio_url=MediaUrl(url=url)):
                 said.add_media(Reference("audio", url, field))
             case ContentPart(type="input_audio", input_audio=InputAudio(data=data)):
                 said.add_media(Reference("audio", data, field, is_base64=True))
-            case ContentPart(type="image_url" | "video_url" | "audio_url" | "input_audio"):
-                raise _missing(part, place)
+            case ContentPart(type="image_url" | "video_url" | "audio_url" | "input_audio" | "video"):
+                raise _missing(part.type, part.type, place)
+            case ContentPart(type="input_video"):
+                raise _missing(part.type, "video_url", place)
             case _:
                 said.add_text(_part(part, place))
 
@@ -107,9 +111,9 @@ def _part(part: ContentPart, path: str) -> str:
         case _:
             raise UnsupportedField(path, f"parts of type '{part.type}' cannot be read in this message")
     if text is None:
-        raise _missing(part, path)
+        raise _missing(part.type, part.type, path)
     return text
 
 
-def _missing(part: ContentPart, path: str) -> InvalidRequest:
-    return InvalidRequest(f"A {part.type} part needs '{part.type}'.", param=f"{path}.{part.type}")
+def _missing(kind: str, field: str, path: str) -> InvalidRequest:
+    return InvalidRequest(f"A part of type '{kind}' needs '{field}'.", param=f"{path}.{field}")

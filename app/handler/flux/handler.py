@@ -11,10 +11,10 @@ from loguru import logger
 from PIL import Image
 
 from app.core.events import ImageMade, ImagePreview, ImageProgress, ImagesFinished, ImageUsage
-from app.core.failures import to_event
+from app.core.failures import of_exception, to_event
 from app.core.frames import ModelInfo
 from app.core.requests import ImageRequest
-from app.errors import InternalError, ModelLoadError
+from app.errors import ModelLoadError
 from app.handler import device
 from app.handler.base import Handler
 from app.handler.flux.models import choose
@@ -112,11 +112,11 @@ class FluxHandler(Handler[ImageRequest, PreparedImages]):
             self._steps = None
             self._tell_picture(job, end.value)
         # One picture's defect is not the model's.
-        except Exception:
+        except Exception as error:
             logger.exception("image {} of request {} could not be made", job.num_made, job.id)
             self._steps = None
             self._line.popleft()
-            self.emit(job.id, to_event(InternalError()))
+            self.emit(job.id, to_event(of_exception(error)))
 
     def _tell_step(self, job: _Job, step: Step) -> None:
         picture = job.asked.pictures[job.num_made]

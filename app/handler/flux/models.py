@@ -146,9 +146,15 @@ def choose(spec: ModelSpec, folder: Path) -> ImageModel:
     rows = [row for row in IMAGE_MODELS if spec.config_name in (None, row.name)]
     if spec.config_name is not None:
         return rows[0]
+    known = ", ".join(row.name for row in IMAGE_MODELS)
+    name = _plain(_own_name(Path(spec.model_path)))
+    if other := _other_model(name):
+        raise ModelLoadError(
+            f"'{spec.model_path}' is {other}, by its name, which is not served here; if it is one of these, say"
+            f" so with --config-name: {known}."
+        )
     index = read_json(folder / "model_index.json")
     by_class = [row for row in rows if index.get("_class_name") in row.folder_classes]
-    name = "".join(filter(str.isalnum, Path(spec.model_path).name.lower()))
     named = [row for row in by_class or rows if _is_named(row, name)]
     if named:
         return max(named, key=lambda row: len(row.name))
@@ -156,9 +162,13 @@ def choose(spec: ModelSpec, folder: Path) -> ImageModel:
         return by_class[1]
     if by_class:
         return by_class[0]
-    known = ", ".join(row.name for row in IMAGE_MODELS)
     found = f"a {index['_class_name']}, which is none of the models served here" if index else "of unknown make"
     raise ModelLoadError(f"'{spec.model_path}' is {found}; if it is one of them, say so with --config-name: {known}.")
+
+
+def _own_name(folder: Path) -> str:
+    """A folder's name; in the hub's cache (models--OWNER--NAME/snapshots/COMMIT) that of its repository."""
+    return folder.parents[1].name.rpartition("--")[2] if folder.parent.name == "snapshots" else folder.name
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -168,6 +178,22 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _other_model(folder_name: str) -> str | None:
+    """What mflux calls a folder's model by its name, where that is none of the rows above; it may have their class."""
+    # Imported when asked for: who looks for a name's repository has no use for it.
+    from mflux.models.common.config.model_config import AVAILABLE_MODELS
+
+    names = {key: _plain(config.model_name.rpartition("/")[2]) for key, config in AVAILABLE_MODELS.items()}
+    longest = max((name for name in names.values() if name in folder_name), key=len, default=None)
+    called = [key for key, name in names.items() if name == longest]
+    is_served = any(row.registry_name in called for row in IMAGE_MODELS)
+    return None if is_served or not called else called[0]
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _is_named(row: ImageModel, folder_name: str) -> bool:

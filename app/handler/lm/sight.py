@@ -1,16 +1,24 @@
 """Pictures in a prompt, as the parts that are made for text meet them; how they are seen is the vision handler's."""
 
+import re
 import secrets
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import mlx.core as mx
 
-from app.core.conversation import Conversation, Media
+from app.core.conversation import Conversation, Media, MediaKind
 from app.errors import InvalidRequest
 
-# Stands in a message's text where a picture is. No client can write it.
-PICTURE_PLACE: Final = f"\ufdd0{secrets.token_hex(8)}\ufdd1"
+# What stands in a message's text where a medium is begins with this. No client can write it.
+PLACE_HEAD: Final = f"\ufdd0{secrets.token_hex(8)}"
+MEDIA_PLACES: Final[dict[MediaKind, str]] = {
+    "image": f"{PLACE_HEAD}image\ufdd1",
+    "video": f"{PLACE_HEAD}video\ufdd1",
+    "audio": f"{PLACE_HEAD}audio\ufdd1",
+}
+# Splits a text at them, and gives their kinds between its pieces.
+MEDIA_PLACE: Final = re.compile(f"{PLACE_HEAD}(image|video|audio)\ufdd1")
 
 
 class PromptPictures(Protocol):

@@ -15,10 +15,10 @@ from mlx_audio.tts.utils import load_model
 from numpy.typing import NDArray
 
 from app.core.events import AudioDelta, Spoken, Usage, VoicesListed
-from app.core.failures import to_event
+from app.core.failures import of_exception, to_event
 from app.core.frames import ModelInfo
 from app.core.requests import SpeechRequest, VoicesRequest
-from app.errors import InternalError, InvalidRequest, ModelLoadError
+from app.errors import InvalidRequest, ModelLoadError
 from app.handler import device
 from app.handler.base import Handler
 from app.handler.speech.encoder import Encoder, new_encoder, to_int16
@@ -146,9 +146,9 @@ class SpeechHandler(Handler[SpeechRequest | VoicesRequest, PreparedSpeech]):
             speech = self._line[request_id] = self._line.pop(request_id)
             try:
                 self._say_next(request_id, speech)
-            except Exception:
+            except Exception as error:
                 logger.exception("a segment could not be said")
-                self.emit(request_id, to_event(InternalError()))
+                self.emit(request_id, to_event(of_exception(error)))
                 del self._line[request_id]
         return bool(self._line)
 

@@ -1,9 +1,8 @@
-"""The handler of vision-language models: a language model's, and pictures in its prompts."""
+"""The handler of vision-language models: a language model's, and pictures, films and recordings in its prompts."""
 
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 from loguru import logger
 from mlx import nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -11,78 +10,74 @@ from mlx_lm.utils import load_config, load_tokenizer
 from mlx_vlm.models.base import load_chat_template
 from mlx_vlm.utils import load_model
 from msgspec.structs import replace
-from PIL import Image
 
-from app.core.frames import ModelInfo
+from app.core.frames import CacheStats, ModelInfo
 from app.handler.lm.handler import LMHandler
 from app.handler.lm.sight import Blindness
 from app.handler.media import ImageLimits
-from app.handler.vlm.desk import PictureDesk
+from app.handler.vlm.desk import MediaDesk
 from app.handler.vlm.language import LanguageSide
-from app.handler.vlm.marking import find_marking
+from app.handler.vlm.opening import Opening
 from app.handler.vlm.pictures import PictureLimits, model_size
-from app.handler.vlm.processor import CannotSeeError, Picture, PictureProcessor, load_picture_processor
-from app.handler.vlm.prompt_pictures import Placed, SeenPictures
-from app.handler.vlm.tower import VisionTower
-
-# What is looked at when the model is loaded.
-_FIRST_SIZE, _FIRST_COLOUR = (96, 64), (200, 100, 50)
+from app.handler.vlm.processor import CannotSeeError, MediaProcessor, load_media_processor
+from app.handler.vlm.tower import Tower
 
 
 class VLMHandler(LMHandler):
-    """Chat with pictures: text alone runs as on a language model, in the same batch.
+    """Chat with media: text alone runs as on a language model, in the same batch.
 
-    `tower` is None where the model sees nothing.
+    `desk` is None where the model sees and hears nothing.
     """
 
     _language: LanguageSide
-    tower: VisionTower | None = None
+    tower: Tower
+    desk: MediaDesk | None = None
 
     def load(self) -> ModelInfo:
         """See `Handler.load`."""
         info = super().load()
+        self.tower = Tower(self._language)
         try:
-            self._prompts.see_with(self._open_eyes())
-        # The libraries raise whatever a processor or a tower leads to; there is no narrower common class.
+            self.desk = self._open_desk()
+        # The libraries raise whatever a processor leads to; there is no narrower common class.
         except Exception as error:
-            self.tower = None
             logger.opt(exception=error).warning("the model will see no images: {}", error)
             self._prompts.see_with(Blindness(f"this model can be shown text only here ({error}); leave it out"))
-        return replace(info, kind="vlm")
+        else:
+            self._prompts.see_with(self.desk)
+        return replace(info, kind="vlm", senses=self.desk.kinds if self.desk is not None else ())
+
+    def inspect(self) -> CacheStats:
+        """See `Handler.inspect`."""
+        media = self.tower.recent
+        return replace(
+            super().inspect(),
+            media_lookups=media.num_lookups,
+            media_hits=media.num_hits,
+            num_media=len(media),
+            media_bytes=media.num_bytes,
+            media_max_bytes=media.max_bytes,
+        )
 
     def clear_caches(self) -> None:
         """See `Handler.clear_caches`."""
         super().clear_caches()
-        if self.tower is not None:
-            self.tower.forget()
+        self.tower.recent.clear()
+        if self.desk is not None:
+            self.desk.forget()
 
-    def _open_eyes(self) -> PictureDesk:
-        """Look at a first picture: what comes of it says whether the model can be shown others."""
-        config = self._language.whole.config
-        names = ("image_token_id", "image_token_index")
-        placeholder = next((token for name in names if isinstance(token := getattr(config, name, None), int)), None)
-        if placeholder is None:
-            raise CannotSeeError("its config.json names no image token")
-        own = load_picture_processor(self.folder, str(config.model_type), trusts_code=self.spec.trust_remote_code)
-        processor = PictureProcessor(own, placeholder)
-        marking = find_marking(self._prompts.template, processor.markers())
-        picture = processor.show(Image.new("RGB", _FIRST_SIZE, _FIRST_COLOUR), marking.marker)
-        if self._prompts.encode(picture.text) != picture.tokens:
-            raise CannotSeeError("the tokens of a picture cannot be written as text")
-        self.tower = VisionTower(self._language, placeholder)
-        self._try_out(self.tower, picture)
+    def _open_desk(self) -> MediaDesk:
+        model_type = str(self._language.whole.config.model_type)
+        own = load_media_processor(self.folder, model_type, trusts_code=self.spec.trust_remote_code)
+        processor = MediaProcessor(own)
+        senses, why_not = Opening(processor, self.tower, self._prompts.template, self._prompts.encode).senses()
+        if not senses:
+            raise CannotSeeError(why_not["image"])
+        missing = "".join(f"; no sense of its own for {kind}: {why}" for kind, why in why_not.items())
+        logger.log("INFO" if "image" in senses else "WARNING", "beside text the model takes {}{}", [*senses], missing)
         size = model_size(getattr(own, "image_processor", None))
         limits = PictureLimits(ImageLimits(self.spec.max_input_pixels), size, self.spec.disable_auto_resize)
-        return PictureDesk(processor, marking, limits, self.tower)
-
-    def _try_out(self, tower: VisionTower, picture: Picture) -> None:
-        """Run a prompt that is only a picture; it also compiles what later ones run."""
-        prompt = SeenPictures(tower, [Placed(picture, picture.start)])
-        while prompt.look_on(picture.tokens, 0):
-            pass
-        mx.eval(prompt.forward(0)(mx.array([picture.tokens]), cache=self._language.make_cache()))
-        tower.forget()
-        mx.clear_cache()
+        return MediaDesk(processor, limits, self.tower, senses, why_not)
 
     def _read_model(self, folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
         # A draft model sees nothing.

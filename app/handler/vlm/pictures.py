@@ -7,6 +7,7 @@ from PIL import Image
 
 from app.core.conversation import Media
 from app.errors import InvalidRequest
+from app.handler.film import Film
 from app.handler.media import ImageLimits, read_image
 
 # OpenAI's meaning of `detail: low`: the longer side, in pixels.
@@ -45,6 +46,15 @@ def read_picture(media: Media, place: str, limits: PictureLimits) -> Image.Image
     image = read_image(media.data, limits.file, place).convert("RGB")
     if media.detail == "low":
         image.thumbnail((_LOW_DETAIL_SIDE, _LOW_DETAIL_SIDE), Image.Resampling.BICUBIC)
+    return _fitting(image, place, limits)
+
+
+def frame_pictures(film: Film, place: str, limits: PictureLimits) -> list[Image.Image]:
+    """A film's frames as pictures, for a model that takes no films. Errors: InvalidRequest."""
+    return [_fitting(Image.fromarray(frame.transpose(1, 2, 0)), place, limits) for frame in film.frames]
+
+
+def _fitting(image: Image.Image, place: str, limits: PictureLimits) -> Image.Image:
     if limits.refuses_larger and not limits.model.holds(*image.size):
         raise InvalidRequest(
             f"'{place}' has {image.width}x{image.height} pixels, and the model takes {limits.model}; scale it down, or "

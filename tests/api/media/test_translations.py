@@ -97,6 +97,25 @@ class TestChat:
         assert places(messages[0])[:2] == ["messages[0].content[0].image_url", "messages[0].content[2].image_url"]
         assert places(messages[0])[3] == "messages[0].content[5].input_audio"
 
+    @pytest.mark.parametrize(
+        ("part", "field"),
+        [
+            ({"type": "video_url", "video_url": {"url": url(FILM)}}, "video_url"),
+            ({"type": "input_video", "video_url": url(FILM)}, "video_url"),
+            ({"type": "input_video", "video": {"url": url(FILM)}}, "video"),
+            ({"type": "video", "video": url(FILM)}, "video"),
+        ],
+    )
+    async def test_films_as_other_servers_have_them(self, part: dict[str, Any], field: str) -> None:
+        (message,) = await chat(user({"type": "text", "text": "see"}, part))
+        assert message.media == (Media("video", FILM, 3, place=f"messages[0].content[1].{field}"),)
+
+    @pytest.mark.parametrize(("kind", "field"), [("video", "video"), ("input_video", "video_url")])
+    async def test_a_film_that_is_missing(self, kind: str, field: str) -> None:
+        with pytest.raises(InvalidRequest, match=f"of type '{kind}' needs '{field}'") as caught:
+            await chat(user({"type": kind}))
+        assert caught.value.param == f"messages[0].content[0].{field}"
+
     async def test_a_tool_may_show_something(self) -> None:
         call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
         shown = {"type": "image_url", "image_url": url(PICTURE)}

@@ -37,6 +37,7 @@ def test_every_name_in_the_settings_has_a_row() -> None:
         ("FLUX.1-schnell", "FluxPipeline", "flux-schnell"),
         ("FLUX.1-Krea-dev", "FluxPipeline", "flux-krea-dev"),
         ("mine", "FluxPipeline", "flux-dev"),
+        ("models--schnell--FLUX.1-Krea-dev/snapshots/0123abc", "FluxPipeline", "flux-krea-dev"),
         ("FLUX.1-Kontext-dev", "FluxKontextPipeline", "flux-kontext-dev"),
         ("flux-kontext-dev-mflux-4bit", None, "flux-kontext-dev"),
         ("mine", "Flux2KleinPipeline", "flux2-klein-4b"),
@@ -56,6 +57,27 @@ def test_a_folder_is_known_by_its_files_and_its_name(
     folder = write(tmp_path / name, pipeline)
     assert chosen(folder) == expected
     assert kind_of(folder, None) == "images"
+
+
+@pytest.mark.parametrize(
+    ("name", "pipeline", "other"),
+    [
+        ("FLUX.2-klein-base-4B-4bit", "Flux2KleinPipeline", "flux2-klein-base-4b"),
+        ("FLUX.2-klein-9b-kv", "Flux2KleinPipeline", "flux2-klein-9b-kv"),
+        ("Qwen-Image-Edit-2511-8bit", "QwenImageEditPlusPipeline", "qwen-image-edit-2511"),
+        ("Z-Image", "ZImagePipeline", "z-image"),
+        ("Fibo-lite", "BriaFiboPipeline", "fibo-lite"),
+        ("FLUX.1-Depth-dev", None, "dev-depth"),
+    ],
+)
+def test_a_relative_of_a_served_model_is_not_taken_for_it(
+    name: str, pipeline: str | None, other: str, tmp_path: Path
+) -> None:
+    """It would make poor pictures, or noise."""
+    folder = write(tmp_path / name, pipeline)
+    with pytest.raises(ModelLoadError, match=f"is {other}, by its name, which is not served"):
+        chosen(folder)
+    assert chosen(folder, config_name="flux2-klein-4b") == "flux2-klein-4b"
 
 
 def test_a_flux_without_guidance_is_schnell(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from app.core.conversation import Conversation, Media, MediaKind, Message
 from app.core.requests import GenerationRequest, TokenizeRequest
 from app.errors import InvalidRequest
 from app.handler.lm.handler import LMHandler
-from app.handler.lm.sight import PICTURE_PLACE
+from app.handler.lm.sight import MEDIA_PLACES
 from app.settings import ModelSpec
 from tests.fixtures.driving import Log
 from tests.fixtures.tiny_lm import Loaded
@@ -31,5 +31,5 @@ def test_a_model_for_text_says_that_it_sees_nothing(handler: LMHandler, kind: Me
             assert "text only" in caught.value.message
 
 
-def test_nobody_can_guess_what_stands_for_a_picture() -> None:
-    assert len(PICTURE_PLACE) == 18
+def test_nobody_can_guess_what_stands_for_a_medium() -> None:
+    assert [len(place) for place in MEDIA_PLACES.values()] == [23, 23, 23]

@@ -71,12 +71,6 @@ class TestBadFiles:
         assert error.param == "messages[0].image[0]"
         assert "aspect ratio" in error.message
 
-    @pytest.mark.parametrize("kind", ["video", "audio"])
-    def test_what_is_no_image(self, seeing: Seeing, kind: str) -> None:
-        error = refusal(seeing, Message("user", "see", media=(Media(kind, b"any", 0),)))  # type: ignore[arg-type]
-        assert error.param == f"messages[0].{kind}[0]"
-        assert "images" in error.message
-
 
 class TestPlaces:
     def test_a_picture_at_the_very_end(self, seeing: Seeing) -> None:

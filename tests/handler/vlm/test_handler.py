@@ -11,11 +11,11 @@ from app.core.conversation import Message
 from app.core.events import TextDelta
 from app.core.output_format import Regex
 from app.core.requests import GenerationRequest
-from app.handler.vlm.prompt_pictures import SeenPictures
+from app.handler.vlm.prompt_media import SeenMedia
 from tests.fixtures.driving import run
 from tests.fixtures.pictures import picture
 from tests.fixtures.seeing import HERE, Seeing, asked, said
-from tests.fixtures.tiny_vlm import MARKERS
+from tests.fixtures.tiny_vlm import MARKERS, WRITTEN
 from tests.fixtures.vlm_library import Library
 
 FolderOf = Callable[[str], Path]
@@ -31,7 +31,7 @@ def prompt_of(name: str, *messages: Message) -> str:
     for message in messages:
         text = message.content
         for media in reversed(message.media):
-            text = text[: media.position] + MARKERS[name] + text[media.position :]
+            text = text[: media.position] + WRITTEN[media.kind][name] + text[media.position :]
         turns.append(f"<|im_start|>{message.role}\n{text}<|im_end|>\n")
     return "".join([*turns, "<|im_start|>assistant\n"])
 
@@ -216,8 +216,8 @@ class TestRows:
         request = asked(said(f"{HERE}what?", TALL))
         expected = seeing.answer(request).text
         broken = seeing.handler.prepare(asked(said(f"{HERE}what is it?", WIDE)))
-        assert isinstance(broken.pictures, SeenPictures)
-        broken.pictures._pictures[0].picture.inputs["pixel_values"] = np.zeros((1, 1), np.float32)
+        assert isinstance(broken.pictures, SeenMedia)
+        broken.pictures._media[0].shown.inputs["pixel_values"] = np.zeros((1, 1), np.float32)
         seeing.handler.submit(1000, broken)
         sound = seeing.submit(request)
         run(seeing.handler.turn)

@@ -18,7 +18,8 @@ def test_what_was_used_least_recently_is_forgotten_first() -> None:
     assert recent.get(b"b") is None
     assert recent.get(b"a") is items[b"a"]
     assert recent.get(b"c") is items[b"c"]
-    assert recent.num_hits == 3
+    assert (recent.num_lookups, recent.num_hits) == (4, 3)
+    assert (len(recent), recent.num_bytes) == (2, 80)
 
 
 def test_what_is_larger_than_all_is_not_kept() -> None:
@@ -34,6 +35,7 @@ def test_what_was_cleared_gives_its_room_back() -> None:
     recent.put(b"a", Item(100))
     recent.clear()
     assert recent.get(b"a") is None
+    assert (len(recent), recent.num_bytes) == (0, 0)
     recent.put(b"b", Item(60))
     recent.put(b"c", Item(40))
     assert recent.get(b"b") is not None

@@ -7,7 +7,7 @@ import msgspec
 
 from app.core.conversation import Message, Tool, ToolCall
 from app.handler.lm.prompts.template_traits import ArgumentStyle, Traits
-from app.handler.lm.sight import PICTURE_PLACE
+from app.handler.lm.sight import MEDIA_PLACE, PLACE_HEAD
 
 Fields = dict[str, object]
 
@@ -62,23 +62,23 @@ def _content(message: Message, traits: Traits) -> object:
         if known is not None:
             return known
     has_part = bool(message.reasoning) and traits.reasoning == "part"
-    has_pictures = PICTURE_PLACE in message.content
-    if not (traits.has_content_parts or has_part or has_pictures):
+    has_media = PLACE_HEAD in message.content
+    if not (traits.has_content_parts or has_part or has_media):
         return message.content
     parts: list[Fields] = [{"type": "thinking", "thinking": message.reasoning}] if has_part else []
-    if has_pictures:
-        return parts + _pictured(message.content)
+    if has_media:
+        return parts + _with_media(message.content)
     return [*parts, {"type": "text", "text": message.content}] if message.content or not parts else parts
 
 
-def _pictured(content: str) -> list[Fields]:
-    """The parts of a text with pictures in it."""
+def _with_media(content: str) -> list[Fields]:
+    """The parts of a text with media in it."""
     parts: list[Fields] = []
-    for place, text in enumerate(content.split(PICTURE_PLACE)):
-        if place:
-            parts.append({"type": "image"})
-        if text:
-            parts.append({"type": "text", "text": text})
+    for number, piece in enumerate(MEDIA_PLACE.split(content)):
+        if number % 2:
+            parts.append({"type": piece})
+        elif piece:
+            parts.append({"type": "text", "text": piece})
     return parts
 
 

@@ -1,4 +1,4 @@
-"""The pictures of one prompt, at their places among its tokens."""
+"""The media of one prompt, at their places among its tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,30 +8,31 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from app.core.conversation import MediaKind
 from app.handler.lm.kv.caches import Cache
-from app.handler.vlm.processor import Picture
-from app.handler.vlm.tower import Seen, VisionTower
+from app.handler.vlm.processor import Shown
+from app.handler.vlm.tower import Seen, Tower
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A picture, and where its first placeholder is in the prompt."""
+    """A medium, and where its first placeholder is in the prompt."""
 
-    picture: Picture
+    shown: Shown
     start: int
 
     @property
     def stop(self) -> int:
         """After its last placeholder."""
-        return self.start + self.picture.stop - self.picture.start
+        return self.start + self.shown.stop - self.shown.start
 
 
-class SeenPictures:
+class SeenMedia:
     """See `PromptPictures`. Made by the prepare thread, owned by the worker's main thread from then on."""
 
-    def __init__(self, tower: VisionTower, pictures: list[Placed]) -> None:
+    def __init__(self, tower: Tower, media: list[Placed]) -> None:
         self._tower = tower
-        self._pictures = pictures
+        self._media = media
         self._seen: dict[int, Seen] = {}
         # Of the prompt's tokens, shape (3, 1, tokens), where positions are more than one number.
         self._positions: mx.array | None = None
@@ -45,22 +46,22 @@ class SeenPictures:
     @property
     def num_whole(self) -> int:
         """See `PromptPictures.num_whole`."""
-        return self._pictures[-1].stop if self._tower.reads_whole else 0
+        return max((one.stop for one in self._media if one.shown.placeholder in self._tower.read_whole), default=0)
 
     def keys(self, tokens: list[int]) -> list[int]:
         """See `PromptPictures.keys`."""
         keys = list(tokens)
-        for placed in self._pictures:
-            keys[placed.start : placed.stop] = placed.picture.keys
+        for placed in self._media:
+            keys[placed.start : placed.stop] = placed.shown.keys
         return keys
 
     def look_on(self, tokens: list[int], start: int) -> bool:
         """See `PromptPictures.look_on`."""
         if self._tower.language.has_multimodal_positions and self._positions is None:
             self._find_positions(tokens)
-        for index, placed in enumerate(self._pictures):
+        for index, placed in enumerate(self._media):
             if placed.stop > start and index not in self._seen:
-                self._seen[index] = self._tower.see(placed.picture)
+                self._seen[index] = self._tower.see(placed.shown)
                 return True
         return False
 
@@ -75,12 +76,15 @@ class SeenPictures:
     def _find_positions(self, tokens: list[int]) -> None:
         # A row that comes back has text after its prompt, which changes nothing before it, nor the shift.
         fed = mx.array([tokens])
-        grids = [placed.picture.inputs["image_grid_thw"] for placed in self._pictures]
         positions, deltas = self._tower.language.whole.language_model.get_rope_index(
-            fed, mx.array(np.concatenate(grids)), None, mx.ones_like(fed)
+            fed, self._grids("image"), self._grids("video"), mx.ones_like(fed)
         )
         self._positions = positions
         self._shift = int(deltas.item())
+
+    def _grids(self, kind: MediaKind) -> mx.array | None:
+        grids = [one.shown.inputs[f"{kind}_grid_thw"] for one in self._media if one.shown.kind == kind]
+        return mx.array(np.concatenate(grids)) if grids else None
 
     def _run(self, start: int, tokens: mx.array, cache: Cache) -> mx.array:
         stop = start + tokens.shape[1]
@@ -89,8 +93,9 @@ class SeenPictures:
         if text.per_layer_inputs is not None:
             inputs["per_layer_inputs"] = self._joined(text.per_layer_inputs, start, "per_layer")
         inputs |= self._deep(start, stop)
-        if self._tower.reads_whole:
-            inputs["mm_token_type_ids"] = (tokens == self._tower.placeholder).astype(mx.int32)
+        if self._tower.read_whole:
+            is_read_whole = [tokens == placeholder for placeholder in self._tower.read_whole]
+            inputs["mm_token_type_ids"] = sum(is_read_whole[1:], is_read_whole[0]).astype(mx.int32)
         if self._positions is not None:
             inputs["position_ids"] = self._positions_of(self._positions, start, stop)
         return self._tower.language(tokens, cache=cache, **inputs)
@@ -101,10 +106,10 @@ class SeenPictures:
         return mx.concatenate([own[..., start:stop], mx.broadcast_to(later, (3, 1, later.size))], axis=-1)
 
     def _joined(self, text: mx.array, start: int, name: str) -> mx.array:
-        """The text's array with the pictures' in their places, from the prompt's token `start` on."""
+        """The text's array with the media's in their places, from the prompt's token `start` on."""
         pieces: list[mx.array] = []
         done, stop = start, start + text.shape[1]
-        for index, placed in enumerate(self._pictures):
+        for index, placed in enumerate(self._media):
             first, last = max(placed.start, start), min(placed.stop, stop)
             if first < last:
                 seen: mx.array = getattr(self._seen[index], name)
@@ -117,7 +122,7 @@ class SeenPictures:
         """What is added after the first layers, for the placeholders from `start` to `stop`."""
         is_visual = np.zeros(stop - start, dtype=bool)
         pieces: list[mx.array] = []
-        for index, placed in enumerate(self._pictures):
+        for index, placed in enumerate(self._media):
             seen = self._seen.get(index)
             first, last = max(placed.start, start), min(placed.stop, stop)
             if seen is None or seen.deep is None or first >= last:
