@@ -43,7 +43,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="ge
     `num_choices` answers share one prefill. `top_logprobs` asks for the log-probabilities of the generated tokens and
     of so many candidates beside each. Prompts of one `cache_namespace` share their prefixes, with no others.
     With `max_tokens` 0 there is no answer, only what is said of the prompt. An answer that says the same few tokens
-    `repetition_guard` times in a row ends there.
+    `repetition_guard` times in a row ends there. `adapter` is one of the model's, by its name.
     """
 
     prompt: Conversation | RawPrompt
@@ -55,6 +55,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="ge
     top_logprobs: int | None = None
     cache_namespace: str = ""
     repetition_guard: int | None = None
+    adapter: str | None = None
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="embed"):

@@ -37,8 +37,8 @@ async def run_together(
     are numbered on from those of the one before, and a single `Finished` has the usage of all. Errors: those of
     `Registry.run`, all while reading the stream; the first one ends everything.
     """
-    model = registry.find(name)
-    record.model = model.spec.name
+    model = await registry.seek(name)
+    record.model = model.id_of(name)
     together = _Together(requests)
     gate = asyncio.Semaphore(model.max_concurrency)
 

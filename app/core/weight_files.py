@@ -44,6 +44,12 @@ def weights_of(place: Path, group_size: int | None) -> Weights:
     return sum((_of_file(path, group_size or _DEFAULT_GROUP_SIZE) for path in _files(place)), Weights())
 
 
+def adapter_weights(folder: Path) -> Weights:
+    """Those of an adapter's folder, where there may be others from its training; none where it is not there."""
+    path = folder / "adapters.safetensors"
+    return _of_file(path, _DEFAULT_GROUP_SIZE) if path.is_file() else Weights()
+
+
 def _files(folder: Path) -> Iterator[Path]:
     """The files that are loaded: an image model has a folder for each of its parts."""
     pattern = "*/*.safetensors" if (folder / "transformer").is_dir() else "*.safetensors"

@@ -128,3 +128,28 @@ def test_what_is_no_model_is_unknown_and_holds_nobody_up(tmp_path: Path) -> None
     (tmp_path / "config.json").unlink()
     os.mkfifo(tmp_path / "config.json")
     assert read_model_files(spec) is not None
+
+
+def write_adapter_weights(folder: Path, num_mib: int) -> Path:
+    """An adapter of 16-bit numbers, and what its training has left beside it."""
+    folder.mkdir()
+    for name in ("adapters.safetensors", "0000100_adapters.safetensors"):
+        write_weights(folder / name, {"w": ("BF16", [num_mib, MIB // 2])}, num_mib * MIB)
+    return folder
+
+
+def test_adapters_count(tmp_path: Path) -> None:
+    bare = write_model(tmp_path / "model", 8)
+    one, two = (write_adapter_weights(tmp_path / f"{n}", n) for n in (1, 3))
+    fixed = bare.model_copy(update={"adapter_path": two})
+    assert weight_mib(fixed) == weight_mib(bare) + 3
+    # Side by side each takes as much as the largest, and what has none does, too.
+    beside = bare.model_copy(update={"adapters": {"one": one, "two": two}})
+    assert weight_mib(beside) == weight_mib(bare) + 3 * 3
+    assert weight_mib(beside, is_cpu=True) == weight_mib(bare, is_cpu=True) + 2 * 3 * 3
+    files, known = read_model_files(beside), read_model_files(bare)
+    assert files is not None
+    assert known is not None
+    assert files.weights == known.weights
+    gone = bare.model_copy(update={"adapters": {"one": tmp_path / "gone"}, "adapter_path": tmp_path / "gone"})
+    assert weight_mib(gone) == weight_mib(bare)

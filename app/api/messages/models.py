@@ -9,7 +9,7 @@ from app.api.bodies import query_docs, read_query
 from app.api.context import context_of
 from app.api.messages.errors import ERROR_DOCS
 from app.core.served_model import ServedModel
-from app.errors import InvalidRequest, ModelNotFound
+from app.errors import InvalidRequest
 from app.schemas.messages import ModelsQuery
 from app.schemas.messages_replies import AnthropicModel, AnthropicModelPage
 
@@ -21,7 +21,9 @@ DOCUMENTED = ()
 async def list_models(request: Request) -> AnthropicModelPage:
     """List the served models, a page at a time."""
     asked = read_query(request, ModelsQuery)
-    models = context_of(request).registry.models
+    registry = context_of(request).registry
+    await registry.refresh()
+    models = registry.served
     names = list(models)
     if asked.before_id is not None:
         before = names[: _place(names, asked.before_id, "before_id")]
@@ -30,7 +32,7 @@ async def list_models(request: Request) -> AnthropicModelPage:
         after = names if asked.after_id is None else names[_place(names, asked.after_id, "after_id") + 1 :]
         shown, has_more = after[: asked.limit], len(after) > asked.limit
     return AnthropicModelPage(
-        data=[_model(models[name]) for name in shown],
+        data=[_model(name, models[name]) for name in shown],
         has_more=has_more,
         first_id=shown[0] if shown else None,
         last_id=shown[-1] if shown else None,
@@ -40,12 +42,7 @@ async def list_models(request: Request) -> AnthropicModelPage:
 @router.get("/anthropic/v1/models/{model_id:path}")
 async def get_model(request: Request, model_id: str) -> AnthropicModel:
     """One served model; the id may contain slashes."""
-    models = context_of(request).registry.models
-    if model_id not in models:
-        raise ModelNotFound(
-            f"The model '{model_id}' is not served here; GET /anthropic/v1/models lists those that are."
-        )
-    return _model(models[model_id])
+    return _model(model_id, await context_of(request).registry.named(model_id))
 
 
 def _place(names: Sequence[str], name: str, param: str) -> int:
@@ -54,10 +51,10 @@ def _place(names: Sequence[str], name: str, param: str) -> int:
     return names.index(name)
 
 
-def _model(model: ServedModel) -> AnthropicModel:
+def _model(name: str, model: ServedModel) -> AnthropicModel:
     return AnthropicModel(
-        id=model.spec.name,
-        display_name=model.spec.name,
+        id=name,
+        display_name=name,
         created_at=datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         max_input_tokens=model.context_length,
         max_tokens=model.context_length,

@@ -1,6 +1,7 @@
 """LoRA adapters of language models, as mlx_lm trains and writes them."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Final
 
@@ -10,27 +11,42 @@ from mlx_lm.utils import load_adapters
 from app.errors import ModelLoadError
 
 ADAPTER_FILES: Final = ("adapter_config.json", "adapters.safetensors")
-# How the library answers files that are damaged, or were made for another model.
-_FAULTS: Final = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+# How the libraries answer files that are damaged, or were made for another model.
+FAULTS: Final = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
-def put_on(model: nn.Module, folder: Path) -> None:
-    """Add an adapter's layers to a model with its weights loaded, quantised or not. Errors: ModelLoadError."""
-    if not folder.is_dir():
-        raise ModelLoadError(f"The adapter '{folder}' is no folder; give an existing one with --adapter-path.")
-    if (folder / "adapter_model.safetensors").exists():
-        raise ModelLoadError(
-            f"The adapter '{folder}' is in PEFT's format; give one that `mlx_lm.lora` has trained, with --adapter-path."
-        )
-    for name in ADAPTER_FILES:
-        if not (folder / name).is_file():
-            raise ModelLoadError(f"The adapter '{folder}' has no {name}; give the folder that `mlx_lm.lora` wrote.")
+def put_on(model: nn.Module, folder: Path, called: str) -> None:
+    """Add an adapter's layers to a model with its weights loaded, quantised or not; it is what messages call it.
+
+    Errors: ModelLoadError.
+    """
+    check_files(folder, called)
     try:
         load_adapters(model, str(folder))
-    except _FAULTS as error:
-        raise ModelLoadError(f"The adapter '{folder}' does not fit this model: {_said(error)}") from error
+    except FAULTS as error:
+        raise ModelLoadError(f"{called} does not fit this model: {_said(error)}") from error
     # Its layers are new: they would drop values at random, as in training.
     model.eval()
+
+
+def check_files(folder: Path, called: str) -> None:
+    """Errors: ModelLoadError where a folder does not hold what `mlx_lm.lora` writes."""
+    if not folder.is_dir():
+        raise ModelLoadError(f"{called} is no folder; give the one that `mlx_lm.lora` wrote.")
+    if (folder / "adapter_model.safetensors").exists():
+        raise ModelLoadError(f"{called} is in PEFT's format; give one that `mlx_lm.lora` has trained.")
+    for name in ADAPTER_FILES:
+        if not (folder / name).is_file():
+            raise ModelLoadError(f"{called} has no {name}; give the folder that `mlx_lm.lora` wrote.")
+
+
+def style_of(folder: Path, called: str) -> str:
+    """How an adapter was trained: lora, dora or full. Errors: ModelLoadError."""
+    check_files(folder, called)
+    try:
+        return str(json.loads((folder / ADAPTER_FILES[0]).read_bytes()).get("fine_tune_type", "lora"))
+    except FAULTS as error:
+        raise ModelLoadError(f"{called} does not fit this model: {_said(error)}") from error
 
 
 def adapter_fingerprint(folder: Path) -> str:

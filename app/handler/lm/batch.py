@@ -14,7 +14,8 @@ from mlx import nn
 from app.handler.lm.drafting import Drafter
 from app.handler.lm.guides.guide import Guide
 from app.handler.lm.guides.masks import Words, mask_logits
-from app.handler.lm.kv.caches import BatchCache, RowCache, flat_layers, is_span
+from app.handler.lm.kv.caches import BatchCache, RowCache, flat_layers, is_span, num_bytes
+from app.handler.lm.row_adapters import RowAdapters
 from app.handler.lm.sampling.logprobs import PendingLogprobs, StepLogprobs
 from app.handler.lm.sampling.sampling import BatchSampler, RowSampler
 
@@ -38,6 +39,8 @@ class BatchRow:
     history: Callable[[], list[int]] = list
     # What is added to the place of each of its tokens, by a model that sees.
     position_shift: int = 0
+    # The number of its adapter, 0 for none.
+    adapter: int = 0
 
     @property
     def reads_tokens(self) -> bool:
@@ -64,11 +67,16 @@ class DecodeBatch:
     """
 
     def __init__(
-        self, model: nn.Module, eos_tokens: frozenset[int] = frozenset(), drafter: Drafter | None = None
+        self,
+        model: nn.Module,
+        eos_tokens: frozenset[int] = frozenset(),
+        drafter: Drafter | None = None,
+        adapters: RowAdapters | None = None,
     ) -> None:
         self._model = model
         self._eos_tokens = eos_tokens
         self._drafter = drafter
+        self._adapters = adapters or RowAdapters()
         self.clear()
 
     def clear(self) -> None:
@@ -84,6 +92,8 @@ class DecodeBatch:
         self._ahead: tuple[int, int] | None = None
         # Every row's shift of positions, shape (rows,), where any has one.
         self._shifts: mx.array | None = None
+        # Every row's adapter.
+        self._adapter_of_rows: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -99,7 +109,7 @@ class DecodeBatch:
             # A row that was in a batch before left it with a token drawn that nobody has seen.
             row.sampler.step_back()
         self._sampler = None
-        self._note_shifts()
+        self._note_rows()
 
     def remove(self, ids: set[int]) -> None:
         """Take rows out, before the next step; unknown ids are ignored."""
@@ -114,22 +124,27 @@ class DecodeBatch:
         self._cache.filter(keep)
         self._tokens = self._tokens[mx.array(keep)]
         self._sampler = None
-        self._note_shifts()
+        self._note_rows()
 
-    def _note_shifts(self) -> None:
+    def _note_rows(self) -> None:
+        self._adapter_of_rows = tuple(row.adapter for row in self._rows)
         shifts = [row.position_shift for row in self._rows]
         self._shifts = mx.array(shifts) if any(shifts) else None
 
     def _forward(self, tokens: mx.array) -> mx.array:
         """The logits after each of the tokens, shape (rows, tokens), that are fed."""
-        if self._shifts is None:
-            return self._model(tokens, cache=self._cache.layers)
-        return self._model(tokens, cache=self._cache.layers, position_shifts=self._shifts)
+        shifts = {} if self._shifts is None else {"position_shifts": self._shifts}
+        return self._adapters.run(self._model, self._adapter_of_rows, tokens, cache=self._cache.layers, **shifts)
 
     @property
     def num_tokens(self) -> int:
         """Of the longest row, as far as the cache goes."""
         return self._cache.num_tokens
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the rows' caches take."""
+        return num_bytes(self._cache.layers)
 
     def cache_of(self, row_id: int) -> RowCache | None:
         """The cache of a row: its prompt, and every generated token that a step has given.

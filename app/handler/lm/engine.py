@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 from loguru import logger
 
 from app.core.events import ChoiceEnded, Finished, PrefillProgress, Started, Usage
-from app.core.failures import to_event
-from app.errors import InternalError
+from app.core.failures import of_exception, to_event
 from app.handler.base import Emit
 from app.handler.lm.answer import Answer
 from app.handler.lm.batch import BatchRow, DecodeBatch, StepToken
@@ -23,7 +22,8 @@ from app.handler.lm.pace import Pace
 from app.handler.lm.prefill import PrefillLine
 from app.handler.lm.prefixes.prefix_cache import PrefixCache
 from app.handler.lm.prompts.prompt import PreparedGeneration
-from app.handler.lm.row import Prompt, Row
+from app.handler.lm.row import Prompt, Request, Row
+from app.handler.lm.row_adapters import RowAdapters
 from app.handler.lm.sampling.sampling import RowSampler
 
 _STEPS_BETWEEN_CLEARS = 512
@@ -41,23 +41,16 @@ class EngineModel:
     eos_tokens: frozenset[int]
     new_detokenizer: Callable[[], Detokenizer]
     drafter: Drafter | None = None
+    adapters: RowAdapters = field(default_factory=RowAdapters)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """The most tokens of a prefill pass, and the memory for the KV caches of what runs."""
+    """The most tokens of a prefill pass, and pairs of a token and one it sees; memory for KV caches of what runs."""
 
     prefill_tokens: int
     max_kv_bytes: int
-
-
-@dataclass(slots=True)
-class Request:
-    """What the engine knows of a request; `num_cached` once its prompt has begun."""
-
-    asked: PreparedGeneration
-    rows: list[Row]
-    num_cached: int | None = None
+    max_pairs: int | None = None
 
 
 class Engine:
@@ -72,8 +65,8 @@ class Engine:
         # The rows in the batch, the oldest first.
         self._rows: dict[int, Row] = {}
         self._num_rows = 0
-        self._line = PrefillLine(parts.form, prefixes)
-        self._batch = DecodeBatch(parts.form.model, parts.eos_tokens, parts.drafter)
+        self._line = PrefillLine(parts.form, prefixes, parts.adapters, limits.max_pairs)
+        self._batch = DecodeBatch(parts.form.model, parts.eos_tokens, parts.drafter, parts.adapters)
         self._pace = Pace(limits.prefill_tokens)
         self._can_batch = parts.form.can_batch
         self._owes_step = False
@@ -84,6 +77,16 @@ class Engine:
     def longest_row(self) -> int:
         """Tokens of prompt and answer that fit into the memory for KV caches."""
         return self._budget.longest_row
+
+    @property
+    def max_kv_bytes(self) -> int:
+        """Memory that the KV caches of what runs may take."""
+        return self._budget.max_bytes
+
+    @property
+    def kv_bytes(self) -> int:
+        """Memory that they take now."""
+        return self._batch.cache_bytes + self._line.cache_bytes
 
     def add(self, request_id: int, asked: PreparedGeneration) -> None:
         """Take a request in."""
@@ -130,12 +133,12 @@ class Engine:
         num_tokens = self._pace.chunk_tokens(len(self._batch), len(self._line))
         try:
             done = self._line.advance(num_tokens, self._may_start)
-        except Exception:
+        except Exception as error:
             # The prompt's own forward pass: nobody else's cache was in it.
             prompt = self._line.in_pass
             logger.exception("the prefill of request {} failed", prompt.request_id)
             self._line.drop(prompt)
-            self._fail(prompt.request_id)
+            self._fail(prompt.request_id, error)
             return True
         if not done.prompts:
             return False
@@ -168,10 +171,10 @@ class Engine:
         try:
             cache.repeat([len(prompt.rows) for prompt in prompts])
             self._batch.join([_batch_row(prompt, row) for prompt, row in joining], cache)
-        except Exception:
+        except Exception as error:
             # Half merged, the cache of those who were there is worth no more than that of the newcomers.
             logger.exception("{} rows could not join the batch", len(joining))
-            self._fail_decoding()
+            self._fail_decoding(error)
             return
         self._end([row for _, row in joining if row.asked.max_tokens == 0])
 
@@ -196,9 +199,9 @@ class Engine:
         started = time.perf_counter()
         try:
             tokens = self._batch.step()
-        except Exception:
+        except Exception as error:
             logger.exception("a decode step of {} rows failed", len(self._batch))
-            self._fail_decoding()
+            self._fail_decoding(error)
             return
         # After a prefill pass the step before has long been computed.
         note = self._pace.note_start if self._prefilled_last else self._pace.note_step
@@ -213,7 +216,7 @@ class Engine:
     def _take(self, tokens: list[StepToken]) -> None:
         """Turn a step's tokens into text; the rows that end leave the batch together."""
         ended: list[Row] = []
-        failed: set[int] = set()
+        failed: dict[int, Exception] = {}
         for given in tokens:
             row = self._rows[given.row_id]
             if row in ended:
@@ -222,15 +225,15 @@ class Engine:
             try:
                 if self._take_token(row, given):
                     ended.append(row)
-            except Exception:
+            except Exception as error:
                 # The row's own: its grammar, or a token that its tokenizer cannot decode.
                 logger.exception("a token of request {} could not be taken", row.request_id)
-                failed.add(row.request_id)
+                failed[row.request_id] = error
         self._leave(ended)
         for row in ended:
             self._finish_choice(row)
-        for request_id in failed:
-            self._fail(request_id)
+        for request_id, error in failed.items():
+            self._fail(request_id, error)
 
     def _take_token(self, row: Row, given: StepToken) -> bool:
         if given.token is None:
@@ -269,19 +272,19 @@ class Engine:
             tokens = row.asked.prompt + row.generated
             self._line.add(Prompt(row.request_id, row.asked, [row], tokens, is_back=True))
 
-    def _fail_decoding(self) -> None:
+    def _fail_decoding(self, error: Exception) -> None:
         """The step is shared, so its rows fail together; prompts in the line go on."""
         self._batch.clear()
         for request_id in {row.request_id for row in self._rows.values()}:
-            self._fail(request_id)
+            self._fail(request_id, error)
 
-    def _fail(self, request_id: int) -> None:
+    def _fail(self, request_id: int, error: Exception) -> None:
         """End a request with an error; its rows' caches are not trusted."""
         if request := self._requests.pop(request_id, None):
             for prompt in [prompt for prompt in self._line if prompt.request_id == request_id]:
                 self._line.drop(prompt)
             self._batch.remove({row.id for row in request.rows if self._rows.pop(row.id, None)})
-            self._emit(request_id, to_event(InternalError()))
+            self._emit(request_id, to_event(of_exception(error)))
 
 
 def _batch_row(prompt: Prompt, row: Row) -> BatchRow:
@@ -293,4 +296,5 @@ def _batch_row(prompt: Prompt, row: Row) -> BatchRow:
         guide=row.guide,
         history=lambda: row.asked.prompt + row.generated,
         position_shift=0 if row.asked.pictures is None else row.asked.pictures.position_shift,
+        adapter=row.asked.adapter,
     )

@@ -8,13 +8,13 @@ from typing import overload
 import mlx.core as mx
 from loguru import logger
 from mlx import nn
-from mlx.utils import tree_flatten
 from mlx_lm import load
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from msgspec.structs import replace
 
 from app.core.events import Detokenized, Event, Failed, Tokenized
 from app.core.frames import CacheStats, ModelInfo
-from app.core.model_config import context_length
+from app.core.model_config import context_length, num_heads
 from app.core.requests import DetokenizeRequest, GenerationRequest, TokenizeRequest, TokenRequest
 from app.errors import ModelLoadError
 from app.handler import device
@@ -26,14 +26,13 @@ from app.handler.lm.drafting import Drafter
 from app.handler.lm.engine import Engine, EngineLimits, EngineModel
 from app.handler.lm.guides.grammar_compiler import GrammarCompiler
 from app.handler.lm.kv.cache_form import CacheForm, open_cache_form
+from app.handler.lm.memory_plan import plan_memory
+from app.handler.lm.named_adapters import NamedAdapters, open_named_adapters
 from app.handler.lm.prefixes.prefix_cache import PrefixCache, PrefixCacheLimits
 from app.handler.lm.prefixes.upkeep import CacheUpkeep, open_prefix_cache
 from app.handler.lm.prompts.prompt import PreparedGeneration, PromptBuilder
 from app.handler.lm.prompts.token_lists import TokenLists
 from app.handler.lm.sampling.sampling import SamplingParameters
-
-# Of the memory that the weights leave, where the settings say nothing.
-_KV_SHARE = 0.6
 
 
 class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
@@ -43,27 +42,32 @@ class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
     _prompts: PromptBuilder
     _token_lists: TokenLists
     _upkeep: CacheUpkeep
+    _adapters: NamedAdapters
 
     def load(self) -> ModelInfo:
         """See `Handler.load`."""
         started = time.monotonic()
         model, tokenizer = self._load_model(self.folder)
         if self.spec.adapter_path is not None:
-            put_on(model, self.spec.adapter_path)
+            put_on(model, self.spec.adapter_path, f"The adapter '{self.spec.adapter_path}'")
+        self._adapters = open_named_adapters(model, self.spec.adapters)
         device.prepare_weights(model)
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         own = tokenizer._tokenizer  # pyright: ignore[reportPrivateUsage]
         eos_tokens = frozenset(tokenizer.eos_token_ids)
         width = self._logits_width(model)
         form = open_cache_form(self.spec, model)
-        parts = EngineModel(form, eos_tokens, detokenizer_factory(own), self._drafter(form, tokenizer))
+        drafter = self._drafter(form, tokenizer)
+        parts = EngineModel(form, eos_tokens, detokenizer_factory(own), drafter, self._adapters.rows)
         grammars = GrammarCompiler(own, width, parts.eos_tokens)
+        plan = plan_memory(self.spec, model, self.memory_bytes)
+        limits = EngineLimits(self.spec.prefill_step_size, plan.kv_bytes, device.max_pairs(num_heads(config)))
         if self.spec.warmup:
             grammars.warm_up()
-            self._warm_up(parts)
-        prefixes = open_prefix_cache(self.spec, self.folder, form)
+            self._warm_up(parts, limits)
+        prefixes = open_prefix_cache(self.spec, self.folder, form, plan.prefix_bytes)
         self._upkeep = CacheUpkeep(prefixes)
-        self._engine = Engine(parts, self._limits(model), prefixes, self.emit)
+        self._engine = Engine(parts, limits, prefixes, self.emit)
         num_tokens = min(context_length(config, self.spec.context_length), self._engine.longest_row)
         if num_tokens < 1:
             raise ModelLoadError("The memory for KV caches (--max-kv-bytes) holds not a single token.")
@@ -84,7 +88,7 @@ class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
         """See `Handler.prepare`."""
         match request:
             case GenerationRequest():
-                return self._prompts.prepare(request)
+                return self._adapters.chosen(self._prompts.prepare(request), request.adapter)
             case TokenizeRequest():
                 return self._token_lists.tokenize(request)
             case DetokenizeRequest():
@@ -109,7 +113,8 @@ class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
 
     def inspect(self) -> CacheStats:
         """See `Handler.inspect`."""
-        return self._upkeep.inspect()
+        running = self._engine
+        return replace(self._upkeep.inspect(), kv_bytes=running.kv_bytes, kv_max_bytes=running.max_kv_bytes)
 
     def clear_caches(self) -> None:
         """See `Handler.clear_caches`."""
@@ -167,19 +172,11 @@ class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
     def _unusable(self) -> ModelLoadError:
         return ModelLoadError(f"'{self.spec.model_path}' fails on its first tokens; the log says how.")
 
-    def _limits(self, model: nn.Module) -> EngineLimits:
-        budget = self.spec.max_kv_bytes
-        if budget is None:
-            arrays = [array for _, array in tree_flatten(model.parameters()) if isinstance(array, mx.array)]
-            weights = sum(array.nbytes for array in arrays)
-            budget = int(_KV_SHARE * max(0, device.memory_bytes() - weights))
-        return EngineLimits(self.spec.prefill_step_size, budget)
-
-    def _warm_up(self, parts: EngineModel) -> None:
+    def _warm_up(self, parts: EngineModel, limits: EngineLimits) -> None:
         """Run a short row in an engine of its own, so that kernels are compiled before the first request."""
         events: list[Event] = []
         nothing_kept = PrefixCache(parts.form.new(), PrefixCacheLimits(0))
-        engine = Engine(parts, self._limits(parts.form.model), nothing_kept, lambda _id, event: events.append(event))
+        engine = Engine(parts, limits, nothing_kept, lambda _id, event: events.append(event))
         engine.add(0, PreparedGeneration([1] * 8, 2, SamplingParameters(temperature=1.0)))
         while engine.turn():
             pass

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from math import isqrt
 
 import mlx.core as mx
 from loguru import logger
 
 from app.handler.lm.kv.cache_form import CacheForm
-from app.handler.lm.kv.caches import BatchCache
+from app.handler.lm.kv.caches import BatchCache, num_bytes
 from app.handler.lm.prefixes.prefix_cache import PrefixCache
 from app.handler.lm.row import Prompt
+from app.handler.lm.row_adapters import RowAdapters
 from app.handler.lm.sampling.logprobs import StepLogprobs, known_logprobs
 
 # Checkpoints closer together than this cost more memory than time they save.
@@ -35,11 +38,16 @@ class PrefillLine:
     """Prefills waiting prompts: short ones together in one pass, a long one alone, in chunks.
 
     The oldest prompt and the one with the fewest tokens left take turns: a short prompt does not wait for a long one to
-    be done, and a long one moves on however many short ones come. Owned by the worker's main thread.
+    be done, and a long one moves on however many short ones come. At most `max_pairs` of a new token and one that it
+    sees are in a pass, where all scores of attention are kept. Owned by the worker's main thread.
     """
 
-    def __init__(self, form: CacheForm, prefixes: PrefixCache) -> None:
+    def __init__(
+        self, form: CacheForm, prefixes: PrefixCache, adapters: RowAdapters, max_pairs: int | None = None
+    ) -> None:
         self._form = form
+        self._max_pairs = max_pairs
+        self._adapters = adapters
         self._prefixes = prefixes
         self._can_batch = form.can_batch
         self._line: list[Prompt] = []
@@ -60,6 +68,11 @@ class PrefillLine:
     def in_pass(self) -> Prompt:
         """The prompt whose pass has just raised."""
         return self._in_pass[0]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the caches of the prompts take which have begun."""
+        return sum(num_bytes(prompt.cache) for prompt in self._line)
 
     def add(self, prompt: Prompt) -> None:
         """Put a prompt at the end of the line."""
@@ -93,7 +106,7 @@ class PrefillLine:
         try:
             cache = BatchCache.of([prompt.cache for prompt in group])
             if any(tokens):
-                logits = cache.feed(self._forward(group[0]), tokens)
+                logits = cache.feed(self._forward(group), tokens)
                 if group[0].tells_logprobs:
                     targets = [prompt.predicted_tokens(len(fed)) for prompt, fed in zip(group, tokens, strict=True)]
                     logprobs = known_logprobs(logits, targets, [prompt.asked.top_logprobs or 0 for prompt in group])
@@ -165,9 +178,10 @@ class PrefillLine:
         self._in_pass = [prompt]
         return prompt.asked.pictures.look_on(prompt.tokens, prompt.num_prefilled)
 
-    def _forward(self, prompt: Prompt) -> Callable[..., mx.array]:
-        pictures = prompt.asked.pictures
-        return self._form.model if pictures is None else pictures.forward(prompt.num_prefilled)
+    def _forward(self, group: list[Prompt]) -> Callable[..., mx.array]:
+        pictures = group[0].asked.pictures
+        model = self._form.model if pictures is None else pictures.forward(group[0].num_prefilled)
+        return partial(self._adapters.run, model, tuple(prompt.asked.adapter for prompt in group))
 
     def _look_up(self, prompt: Prompt) -> None:
         """Put the longest beginning of the prompt that is kept already into its cache.
@@ -197,7 +211,10 @@ class PrefillLine:
         return num_tokens if end is None else min(num_tokens, end - prompt.num_prefilled)
 
     def _most_tokens(self, prompt: Prompt, num_tokens: int) -> int:
-        """As many of `num_tokens` as there is memory for the logits of, where they are needed."""
+        """As many of `num_tokens` as there is memory for: the scores of attention, and logits where they are needed."""
+        if self._max_pairs is not None:
+            seen = prompt.num_prefilled
+            num_tokens = min(num_tokens, max(1, (isqrt(seen * seen + 4 * self._max_pairs) - seen) // 2))
         if not prompt.tells_logprobs:
             return num_tokens
         if not self._logits_width:

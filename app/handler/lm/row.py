@@ -67,6 +67,15 @@ class Row:
         return TokenLogprob(name(token), logprobs.chosen, top)
 
 
+@dataclass(slots=True)
+class Request:
+    """What the engine knows of a request; `num_cached` once its prompt has begun."""
+
+    asked: PreparedGeneration
+    rows: list[Row]
+    num_cached: int | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Prompt:
     """Tokens on their way into the KV cache, and the rows that start from there: the choices of a new request, or a row

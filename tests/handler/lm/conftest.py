@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlx_lm import load
+from mlx_lm.utils import quantize_model, save
 
 from app.handler.lm.kv.cache_form import CacheForm
 from app.handler.lm.kv.quantized_cache import Quantization
@@ -52,3 +54,13 @@ def any_form(request: pytest.FixtureRequest, wide_by_name: dict[str, Loaded]) ->
 def plain_form(llama: Loaded) -> CacheForm:
     """Plain keys and values in every layer."""
     return CacheForm(llama.model)
+
+
+@pytest.fixture(scope="session")
+def quantised_folder(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny llama in eight bits."""
+    folder = tmp_path_factory.mktemp("quantised") / "model"
+    model, tokenizer, config = load(str(llama_folder), return_config=True)  # type: ignore[misc]
+    model, config = quantize_model(model, config, group_size=32, bits=8)
+    save(folder, str(llama_folder), model, tokenizer, config)
+    return folder

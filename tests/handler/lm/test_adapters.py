@@ -6,8 +6,6 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from mlx_lm import load
-from mlx_lm.utils import quantize_model, save
 
 from app.core.conversation import Conversation, Message
 from app.core.requests import GenerationRequest, Sampling
@@ -17,7 +15,7 @@ from app.handler.lm.kv.cache_form import CacheForm
 from app.handler.lm.prefixes.prefix_folder import fingerprint
 from app.handler.open import open_handler
 from app.settings import ModelSpec
-from tests.fixtures.adapters import Style, library_answer, write_adapter
+from tests.fixtures.adapters import Reach, Style, library_answer, write_adapter
 from tests.fixtures.driving import Log, run
 from tests.fixtures.tiny_lm import Loaded
 
@@ -37,15 +35,6 @@ def answer(folder: Path, adapter: Path | None) -> tuple[list[int], str]:
     return list(prepared.prompt), log.completion(0).text
 
 
-@pytest.fixture(scope="module")
-def quantised_folder(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("quantised") / "model"
-    model, tokenizer, config = load(str(llama_folder), return_config=True)  # type: ignore[misc]
-    model, config = quantize_model(model, config, group_size=32, bits=8)
-    save(folder, str(llama_folder), model, tokenizer, config)
-    return folder
-
-
 @pytest.mark.parametrize(
     ("fixture", "style"),
     [("llama_folder", "lora"), ("quantised_folder", "lora"), ("quantised_folder", "dora"), ("llama_folder", "full")],
@@ -62,7 +51,7 @@ def test_answers_are_mlx_lms_with_the_same_adapter(
 
 
 def test_layers_that_drop_values_in_training_do_not_when_served(llama_folder: Path, tmp_path: Path) -> None:
-    adapter = write_adapter(tmp_path / "dropping", llama_folder, 1, dropout=0.5)
+    adapter = write_adapter(tmp_path / "dropping", llama_folder, 1, Reach(dropout=0.5))
     prompt, text = answer(llama_folder, adapter)
     assert text == library_answer(llama_folder, adapter, prompt, NUM_TOKENS) == answer(llama_folder, adapter)[1]
 

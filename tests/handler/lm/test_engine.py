@@ -194,3 +194,14 @@ class TestPrefill:
             PrefillProgress(64, 80),
             PrefillProgress(79, 80),
         ]
+
+    def test_passes_get_shorter_where_the_scores_of_attention_are_kept(self, llama: Loaded) -> None:
+        test = bench(llama, max_pairs=800)
+        prompt = list(range(3, 83))
+        test.add(0, prompt, 3)
+        test.run()
+        ends = [0] + [event.done for event in test.log.events[0] if isinstance(event, PrefillProgress)]
+        assert ends[-1] == 79
+        assert [stop - start for start, stop in itertools.pairwise(ends)] == [28, 17, 13, 11, 10]
+        assert all((stop - start) * stop <= 800 for start, stop in itertools.pairwise(ends))
+        assert test.log.completion(0).text == test.reference(prompt, 3)

@@ -54,7 +54,7 @@ def test_other_versions_of_a_model_are_removed_unless_in_use(tmp_path: Path) -> 
 
 def test_entries_expire_while_there_is_nothing_to_do(llama: Loaded) -> None:
     spec = ModelSpec(prompt_cache_ttl=1e-6)
-    prefixes = open_prefix_cache(spec, llama.folder, CacheForm(llama.model))
+    prefixes = open_prefix_cache(spec, llama.folder, CacheForm(llama.model), 2**30)
     upkeep = CacheUpkeep(prefixes)
     prefixes.store("", tokens_of(1, 40), fed(CacheForm(llama.model), tokens_of(1, 40)).row(0))
     pause_s = upkeep.rest(0.0)
@@ -64,7 +64,7 @@ def test_entries_expire_while_there_is_nothing_to_do(llama: Loaded) -> None:
 
 
 def test_without_a_time_to_live_it_rests_for_good_in_the_end(llama: Loaded) -> None:
-    prefixes = open_prefix_cache(ModelSpec(), llama.folder, CacheForm(llama.model))
+    prefixes = open_prefix_cache(ModelSpec(), llama.folder, CacheForm(llama.model), 2**30)
     upkeep = CacheUpkeep(prefixes)
     prefixes.store("", tokens_of(1, 40), fed(CacheForm(llama.model), tokens_of(1, 40)).row(0))
     pause_s = upkeep.rest(0.0)
@@ -90,7 +90,7 @@ def test_freed_memory_is_given_back_once() -> None:
 
 def test_no_budget_in_memory_means_no_files(llama: Loaded, tmp_path: Path) -> None:
     spec = ModelSpec(prompt_cache_bytes=0, prompt_cache_dir=tmp_path / "prompts")
-    assert open_prefix_cache(spec, llama.folder, CacheForm(llama.model)).files is None
+    assert open_prefix_cache(spec, llama.folder, CacheForm(llama.model), 0).files is None
     assert not (tmp_path / "prompts").exists()
 
 

@@ -51,6 +51,8 @@ class PreparedGeneration:
     # The answer's text is a part of the prompt's, not one of its own.
     continues_text: bool = False
     pictures: PromptPictures | None = None
+    # The number of its adapter, 0 for none.
+    adapter: int = 0
 
     def keys(self, tokens: list[int]) -> list[int]:
         """The prompt's tokens, and any after them, as the prefix cache is to tell them from other prompts'."""
