@@ -13,7 +13,7 @@ from app.core.lifecycle import Lifecycle, State
 from app.core.record import RequestRecord
 from app.core.requests import ENDPOINT_OF_KIND, KINDS_OF_REQUEST, Kind, Request, TokenRequest, VoicesRequest
 from app.core.residency import Residency
-from app.errors import Conflict, InvalidRequest, ModelUnavailable, QueueTimeout, RequestTimeout
+from app.errors import Conflict, InvalidRequest, ModelNotFound, ModelUnavailable, QueueTimeout, RequestTimeout
 from app.settings import ModelSpec
 
 DEFAULT_CONCURRENCY: dict[Kind, int] = {
@@ -32,8 +32,14 @@ class ServedModel:
     def __init__(self, spec: ModelSpec, cache_dir: Path, residency: Residency) -> None:
         self.spec = spec
         self.created = int(time.time())
+        # No longer served: who still comes is told so.
+        self.is_withdrawn = False
         load = frames.Load(spec.model_dump_json(), str(cache_dir))
         self.life = Lifecycle(spec, load, residency, lambda: self.max_concurrency)
+
+    def id_of(self, asked: str | None) -> str:
+        """What a request for `asked` is counted under: the adapter of that name, else the model itself."""
+        return asked if asked is not None and asked in self.spec.adapters else self.spec.name
 
     @property
     def state(self) -> State:
@@ -101,6 +107,7 @@ class ServedModel:
 
     async def load(self) -> None:
         """Load the model if it is not, and wait until it is, as a request would. Errors: those of `Registry.run`."""
+        self._check_is_served()
         with self.life.line.lease():
             self.life.want()
             async with self._slot("", None, is_short=True):
@@ -130,12 +137,23 @@ class ServedModel:
                 retry_after_s=5,
             ) from None
 
+    async def withdraw(self, timeout_s: float) -> None:
+        """Unload the model for good when its requests are through; who waits then, or comes, gets ModelNotFound.
+
+        Errors: those of `unload`; then it is served as before.
+        """
+        await self.unload(timeout_s)
+        self.is_withdrawn = True
+        self.life.line.fail_waiting(self._not_served())
+        await self.life.close()
+
     @asynccontextmanager
     async def run(self, request: Request, record: RequestRecord) -> AsyncGenerator[EventStream]:
         """See `Registry.run`."""
         if self.life.worker is None and not self._takes(request):
             # Another model may lie there by now.
             await self.life.disk.look()
+        self._check_is_served()
         self._check_kind(request)
         timeout_s = min(filter(None, (self.spec.request_timeout, record.timeout_s)), default=None)
         with self.life.line.lease():
@@ -172,6 +190,13 @@ class ServedModel:
         if self.life.worker is None or self.state not in ("ready", "unloading"):
             raise ModelUnavailable(f"Model '{self.spec.name}' is not running; try again.", retry_after_s=1)
         return self.life.worker.submit(request)
+
+    def _check_is_served(self) -> None:
+        if self.is_withdrawn:
+            raise self._not_served()
+
+    def _not_served(self) -> ModelNotFound:
+        return ModelNotFound(f"The model '{self.spec.name}' is no longer served here.", param="model")
 
     def _takes(self, request: Request) -> bool:
         return self.kind is None or self.kind in KINDS_OF_REQUEST[type(request)]

@@ -7,6 +7,7 @@ import click
 
 from app.core.probe import Probe
 from app.doctor.finding import Finding, table
+from app.doctor.found import found_findings
 from app.doctor.machine import ProbeError, machine_findings, mlx_findings, probe
 from app.doctor.models import model_findings
 from app.doctor.places import access_findings, address_findings, folder_findings
@@ -29,6 +30,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         probed = error
     yield from mlx_findings(probed)
     yield from model_findings(settings, probed if isinstance(probed, Probe) else None)
+    yield from found_findings(settings)
     yield from address_findings(settings)
     yield from access_findings(settings)
     yield from folder_findings(settings)

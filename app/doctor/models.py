@@ -7,6 +7,7 @@ from app.core import machine
 from app.core.model_files import expected_bytes, place_of, read_model_files
 from app.core.model_kind import kind_of
 from app.core.probe import Probe
+from app.doctor.adapters import adapter_findings
 from app.doctor.completeness import missing_parts
 from app.doctor.finding import Finding
 from app.errors import ModelLoadError
@@ -17,12 +18,13 @@ _GIB = 2**30
 
 def model_findings(settings: Settings, probe: Probe | None) -> Iterator[Finding]:
     """What is found of each model, and whether all that stay loaded fit together."""
-    budget_bytes = settings.memory_budget.num_bytes(machine.memory_bytes())
+    budget_bytes = settings.memory_budget.num_bytes(machine.models_memory_bytes())
     usable_bytes = min(budget_bytes, probe.memory_bytes) if probe else budget_bytes
     pinned_bytes = 0
     for spec in settings.models:
         findings = list(_finding_of_files(spec, probe))
         yield from findings
+        yield from adapter_findings(spec)
         if (needed_bytes := _needed_bytes(spec)) is None:
             continue
         pinned_bytes += 0 if spec.on_demand else needed_bytes

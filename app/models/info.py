@@ -61,7 +61,7 @@ def described(info: ModelInfo) -> str:
 def _rows(info: ModelInfo) -> list[tuple[str, str | None]]:
     found = info.found
     template = {True: "there", False: "none: it completes texts only", None: None}[info.has_chat_template]
-    room = f"{size_text(machine.memory_bytes())} in this machine"
+    room = f"{size_text(machine.models_memory_bytes())} in this machine"
     return [
         ("model", found.name),
         ("cannot be served", found.fault and f"{found.fault}."),

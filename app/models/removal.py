@@ -1,6 +1,6 @@
 """`models remove`: give the disk back what a model of the hub's cache takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,19 +27,26 @@ class Removal:
 
 def plan_removal(name: str) -> Removal:
     """The removal of all that the cache has of a model. Errors: ModelLoadError where it has nothing."""
-    from huggingface_hub import CacheNotFound, scan_cache_dir
-
     if (sample := find_sample(name)) is not None:
         raise ModelLoadError(f"{name} is a sample model; remove it with `pip uninstall {sample.package}`.")
     if Path(name).expanduser().exists():
         raise ModelLoadError(f"{name} is a file or folder of yours, not in the hub's cache; remove it yourself.")
+    return plan_removal_from_cache(name)
+
+
+def plan_removal_from_cache(name: str) -> Removal:
+    """The same for a name that can mean nothing else."""
+    from huggingface_hub import CacheNotFound, scan_cache_dir
+
     try:
         cache = scan_cache_dir()
     except CacheNotFound:
         raise ModelLoadError(f"{name} is not here: there is no cache of the Hugging Face hub.") from None
     repo = next((repo for repo in cache.repos if repo.repo_type == "model" and repo.repo_id == name), None)
     if repo is not None and repo.revisions:
-        strategy = cache.delete_revisions(*(revision.commit_hash for revision in repo.revisions))
+        # Repositories that were copied have the same commits: those of no other one are meant.
+        own = replace(cache, repos=frozenset({repo}))
+        strategy = own.delete_revisions(*(revision.commit_hash for revision in repo.revisions))
         freed_bytes = strategy.expected_freed_size + unfinished_bytes(cache, repo.repo_path)
         return Removal(repo.repo_path, freed_bytes, strategy)
     folder = cache.cache_dir / f"models--{name.replace('/', '--')}" if cache.cache_dir else None

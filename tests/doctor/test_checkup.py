@@ -143,3 +143,41 @@ def test_wrong_options_are_refused_as_launch_does(tmp_path: Path, arguments: lis
     assert report.status == 2
     assert report.text.startswith("Error: ")
     assert report.text.count("\n") == 1
+
+
+def test_models_to_be_found(llama_folder: Path, tmp_path: Path) -> None:
+    own = ("--port", 0, "--store-in-memory", "--models-dir", "models")
+    report = Report(tmp_path, *own)
+    report.assert_has("models to be found", "problem", "models, does not exist", "fix: make it")
+    assert report.status == 1
+    (tmp_path / "models").mkdir()
+    report = Report(tmp_path, *own)
+    assert report.status == 0
+    report.assert_has("models to be found", "warning", "none", "models pull")
+    (tmp_path / "models" / "llama").symlink_to(llama_folder)
+    os.truncate(write_model(tmp_path / "models" / "half", 2**20) / "model.safetensors", 1000)
+    report = Report(tmp_path, *own)
+    report.assert_has("models to be found", "ok", "1 can be served, and 1 cannot")
+    report.assert_has("found half", "warning", "1000 of its")
+
+
+def test_adapters(llama_folder: Path, tmp_path: Path) -> None:
+    for name in ("whole", "cut", "begun", "peft"):
+        adapter = write_model(tmp_path / name, 2**10)
+        (adapter / "config.json").rename(adapter / "adapter_config.json")
+        (adapter / "model.safetensors").rename(adapter / "adapters.safetensors")
+    os.truncate(tmp_path / "cut" / "adapters.safetensors", 100)
+    (tmp_path / "begun" / "adapters.safetensors").unlink()
+    (tmp_path / "peft" / "adapter_model.safetensors").write_bytes(b"")
+    names = ("whole", "cut", "begun", "peft", "absent")
+    entries = ", ".join(
+        f"{{model_path: {llama_folder}, served_model_name: with {name}, adapter_path: {name}}}" for name in names
+    )
+    (tmp_path / "config.yaml").write_text(f"server: {{port: 0, store_in_memory: true}}\nmodels: [{entries}]")
+    report = Report(tmp_path, "--config", "config.yaml")
+    assert report.status == 1
+    report.assert_has("adapter whole of with whole", "ok")
+    report.assert_has("adapter cut of with cut", "problem", "adapters.safetensors", "mlx_lm.lora")
+    report.assert_has("adapter begun of with begun", "problem", "adapters.safetensors is missing")
+    report.assert_has("adapter peft of with peft", "problem", "PEFT")
+    report.assert_has("adapter absent of with absent", "problem", "does not exist")

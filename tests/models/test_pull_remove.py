@@ -90,9 +90,12 @@ class TestRemove:
         assert other.exists()
 
     def test_without_asking(self, models: Run, cache: Path) -> None:
+        # A copy, with the same commit.
+        copies = [write_cached(cache, f"copies/{i}", {"config.json": bytes(2**20)}) for i in range(4)]
         repository = write_cached(cache, "owner/small", {"config.json": bytes(2**20)})
         assert models("remove", "owner/small", "--yes").output == "owner/small is removed; 1.0 MiB are free again.\n"
         assert not repository.exists()
+        assert all(copy.exists() for copy in copies)
 
     def test_only_from_the_cache(self, models: Run, cache: Path, tmp_path: Path) -> None:
         assert "there is no cache" in models("remove", "owner/absent", "--yes").refusal
