@@ -6,8 +6,8 @@ UV := .uv/bin/uv
 # On Linux, MLX runs on the CPU unless you say `make BACKEND=cuda serve`.
 BACKEND ?= $(if $(filter Linux,$(shell uname -s)),cpu,)
 EXTRAS := $(if $(BACKEND),--extra $(BACKEND)) --extra embeddings
-# Every kind of model, which the tests need.
-ALL_EXTRAS := $(EXTRAS) --extra vision --extra whisper --extra images --extra speech
+# Every kind of model, and traces: the tests need them.
+ALL_EXTRAS := $(EXTRAS) --extra vision --extra whisper --extra images --extra speech --extra otel
 RUN := $(UV) run --frozen --no-sync
 # Arguments for `make serve`, `make bench` and `make soak`, as in: make serve ARGS="--port 9000"
 ARGS ?=

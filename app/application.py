@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
@@ -41,13 +41,16 @@ from app.middleware.limits import LimitsMiddleware
 from app.middleware.tracking import TrackingMiddleware
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.core.traces import Traces
+
 _ROUTERS = (
     *(chat, kept_chat, completions, responses, conversations, messages, embeddings, images, speech, transcriptions),
     *(tokens, models, anthropic_models, health, metrics, cache, index),
 )
 
 
-def create_app(settings: Settings, registry: Registry, store: Store) -> FastAPI:
+def create_app(settings: Settings, registry: Registry, store: Store, traces: "Traces | None" = None) -> FastAPI:
     """Put the application together; its lifespan starts the registry's workers, and ends them and the store."""
     media = open_media(settings)
     response_desk = ResponseDesk(Workplace(registry, store, media))
@@ -64,7 +67,7 @@ def create_app(settings: Settings, registry: Registry, store: Store) -> FastAPI:
             await store.close()
 
     measured = Metrics()
-    layers = _layers(settings, measured)
+    layers = _layers(settings, measured, traces)
     app = FastAPI(title="mlx-openai-server", version=__version__, lifespan=lifespan, middleware=layers)
     app.state.registry = registry
     app.state.store = store
@@ -80,12 +83,18 @@ def create_app(settings: Settings, registry: Registry, store: Store) -> FastAPI:
     return app
 
 
-def _layers(settings: Settings, measured: Metrics) -> list[Middleware]:
+def _layers(settings: Settings, measured: Metrics, traces: "Traces | None") -> list[Middleware]:
     """From the outside in."""
     keys = settings.access_keys
     open_paths = frozenset({"/metrics"}) if settings.open_metrics else frozenset[str]()
     return [
-        Middleware(TrackingMiddleware, metrics=measured, limit_headers=_limit_headers, plain_routes=_plain_routes()),
+        Middleware(
+            TrackingMiddleware,
+            metrics=measured,
+            limit_headers=_limit_headers,
+            plain_routes=_plain_routes(),
+            traces=traces,
+        ),
         Middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,

@@ -35,7 +35,7 @@ class KnobOption(click.Option):
             # Not click's flag: `--log-json`, `--log-json true` and `--log-json=false` are all meant to parse.
             super().__init__(declared, type=click.UNPROCESSED, is_flag=False, flag_value="true")
         else:
-            super().__init__(declared, type=click.UNPROCESSED, multiple=knob.kind == "list")
+            super().__init__(declared, type=click.UNPROCESSED, multiple=knob.kind in ("list", "paths"))
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         """Teach click's parser the option, and the flag that switches it off where there is one."""
@@ -95,7 +95,7 @@ def launch(ctx: click.Context, **values: object) -> None:
     """Serve models until stopped.
 
     A setting is taken from its flag, else its environment variable, else .env in the working directory, else the
-    YAML file given with --config, else its default. With no model named, a small sample model is served.
+    YAML file given with --config, else its default. With no model named and none to be found, a small sample is served.
     """
     settings = _settings_of(ctx, values)
     from app.main import serve

@@ -146,6 +146,12 @@ class ModelUnavailable(Unavailable):
     code = "model_unavailable"
 
 
+class OutOfMemory(ModelUnavailable):
+    """What the model wanted for this request was more memory than there is."""
+
+    code = "out_of_memory"
+
+
 class ModelLoadError(ModelUnavailable):
     """The model cannot be loaded; the message says why and what to do."""
 

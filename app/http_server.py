@@ -6,6 +6,7 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -14,6 +15,9 @@ from app.core.registry import Registry
 from app.core.store import Store
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.core.traces import Traces
+
 # Time to write the last error events and to end the workers, after the running requests have had theirs.
 _EXIT_GRACE_S = 5
 
@@ -21,14 +25,14 @@ _EXIT_GRACE_S = 5
 class HttpServer(uvicorn.Server):
     """Serves one registry. Owned by the main thread."""
 
-    def __init__(self, settings: Settings, registry: Registry, store: Store) -> None:
+    def __init__(self, settings: Settings, registry: Registry, store: Store, traces: "Traces | None" = None) -> None:
         self._registry = registry
         self._shutdown_timeout_s = settings.shutdown_timeout
         self._load_watch: asyncio.Task[None] | None = None
         self.has_failed = False
         super().__init__(
             uvicorn.Config(
-                create_app(settings, registry, store),
+                create_app(settings, registry, store, traces),
                 loop="uvloop",
                 http="httptools",
                 ws="none",

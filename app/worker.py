@@ -28,6 +28,8 @@ from app.settings import ModelSpec
 if TYPE_CHECKING:
     from loguru import Message
 
+    from app.handler.device import MemoryGauge
+
 _RECEIVE_BYTES = 1 << 16
 _SEND_BUFFER_BYTES = 1 << 20
 
@@ -77,6 +79,8 @@ class Worker:
         self._events: list[tuple[int, Event]] = []
         self._turns = Steps()
         self._preparations = Steps()
+        # Once the model is loaded.
+        self._memory: MemoryGauge | None = None
 
     def send(self, message: frames.ToServer) -> None:
         """Send a frame from any thread; blocks while the server does not read."""
@@ -119,14 +123,18 @@ class Worker:
     def _load(self, load: frames.Load) -> AnyHandler:
         # Imported here: naming MLX costs half a second, and its failure is a load error like any other.
         try:
+            from app.handler.device import MemoryGauge
             from app.handler.open import open_handler
         except ImportError as error:
             raise ModelLoadError(f"A library is missing: {error}.") from error
         spec = ModelSpec.model_validate_json(load.spec)
-        handler = open_handler(spec, Path(load.cache_dir), self._emit, lambda s: self.send(frames.Progress(s)))
+        handler = open_handler(
+            spec, Path(load.cache_dir), self._emit, lambda s: self.send(frames.Progress(s)), load.memory_bytes
+        )
         info = handler.load()
+        self._memory = MemoryGauge()
         self._flush()
-        self.send(frames.Ready(info, str(handler.folder)))
+        self.send(frames.Ready(info, str(handler.folder), self._memory.gpu_bytes))
         return handler
 
     def _serve_turn(self, handler: AnyHandler) -> None:
@@ -166,6 +174,8 @@ class Worker:
                 self._take_job(handler, message)
             case frames.Inspect(inspect_id, clears):
                 stats = handler.inspect()
+                if self._memory is not None:
+                    stats = self._memory.completed(stats)
                 if clears:
                     handler.clear_caches()
                 self.send(frames.Inspected(inspect_id, stats))
@@ -219,7 +229,8 @@ class Worker:
             case frames.Inspect() | frames.Close():
                 self._to_main.put(message)
             case frames.Ping():
-                self.send(frames.Pulse(self._turns.current, self._preparations.current))
+                gpu_bytes = self._memory.gpu_bytes if self._memory is not None else 0
+                self.send(frames.Pulse(self._turns.current, self._preparations.current, gpu_bytes))
             case frames.Load():
                 raise frames.FrameError("Load was sent twice")
 
@@ -258,6 +269,15 @@ def _break_off(error: Exception) -> NoReturn:
     os._exit(1)
 
 
+def _end_with_thread(failure: threading.ExceptHookArgs) -> None:
+    """End the process with a thread of its own, without which it would be deaf; one of a library is its own affair."""
+    try:
+        threading.__excepthook__(failure)
+    finally:
+        if failure.thread is not None and failure.thread.name in ("reader", "prepare"):
+            os._exit(1)
+
+
 def _log_to_server(worker: Worker) -> None:
     """Send this process's log lines to the server, which owns the log and knows its level."""
 
@@ -276,6 +296,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Written from the signal itself, whatever the threads do and whoever holds the interpreter.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    threading.excepthook = _end_with_thread
     worker = Worker(socket.socket(fileno=int(sys.argv[1])))
     _log_to_server(worker)
     worker.run()

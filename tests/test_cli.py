@@ -197,11 +197,14 @@ def test_help_rows_fit_their_knobs() -> None:
     kinds: dict[str, list[Knob]] = {}
     for knob in KNOBS:
         kinds.setdefault(knob.kind, []).append(knob)
-    assert {knob.field for knob in kinds["list"]} == {"api_key", "allowed_origins", "lora_paths", "lora_scales"}
+    lists = {"allow_models", "api_key", "allowed_origins", "lora_paths", "lora_scales"}
+    assert {knob.field for knob in kinds["list"]} == lists
+    assert {knob.field for knob in kinds["paths"]} == {"adapters"}
     assert {knob.field for knob in kinds["path"]} == {
         "adapter_path",
         "api_keys_file",
         "media_root",
+        "models_dir",
         "ssl_certfile",
         "ssl_keyfile",
         "cache_dir",

@@ -40,20 +40,21 @@ async def get_liveness() -> dict[str, str]:
 async def get_queue_stats(request: Request) -> QueueStatsReply:
     """Requests running, waiting and done: of all models together and of each."""
     metrics, served = metrics_of(request), context_of(request).registry.models
-    models = {name: _stats(model, recent_requests(metrics, [name])) for name, model in served.items()}
-    total = _total(list(models.values()), recent_requests(metrics, served))
+    models = {name: _stats(model, recent_requests(metrics, model.spec.ids)) for name, model in served.items()}
+    every = recent_requests(metrics, context_of(request).registry.served)
+    total = _total(list(models.values()), every)
     return QueueStatsReply(status="ok", queue_stats=total, models=models)
 
 
 def _health(registry: Registry) -> Health:
     models = {name: _model_health(model) for name, model in registry.models.items()}
-    first = next(iter(models))
+    first = next(iter(models), None)
     missing = [name for name, model in registry.models.items() if not _is_there(model)]
     reason = next((f"{name}: {models[name].reason or models[name].status}" for name in missing), None)
     return Health(
         status="ok" if reason is None else "unhealthy",
         model_id=first,
-        model_status=models[first].status,
+        model_status=None if first is None else models[first].status,
         reason=reason,
         models=models,
     )
@@ -100,9 +101,9 @@ def _total(stats: list[QueueStats], recent: RecentRequests) -> QueueStats:
     summed = set(QueueStats.model_fields) - {"running", "average_wait_s", "max_wait_s", "idle_s", "recent"}
     return QueueStats(
         running=all(one.running for one in stats),
-        average_wait_s=sum(one.average_wait_s for one in stats) / len(stats),
-        max_wait_s=max(one.max_wait_s for one in stats),
-        idle_s=min(one.idle_s for one in stats),
+        average_wait_s=sum(one.average_wait_s for one in stats) / max(1, len(stats)),
+        max_wait_s=max((one.max_wait_s for one in stats), default=0.0),
+        idle_s=min((one.idle_s for one in stats), default=0.0),
         recent=recent,
         **{name: sum(getattr(one, name) for one in stats) for name in summed},
     )

@@ -36,7 +36,8 @@ def metrics_text(metrics: Metrics, served: Mapping[str, ServedModel]) -> str:
     page = Exposition()
     _write_server(page)
     _write_replies(page, metrics)
-    _write_work(page, {name: metrics.models.get(name, ModelMetrics()) for name in served})
+    ids = [name for model in served.values() for name in model.spec.ids]
+    _write_work(page, {name: metrics.models.get(name, ModelMetrics()) for name in ids})
     _write_keys(page, metrics)
     _write_queues(page, served)
     _write_workers(page, served)

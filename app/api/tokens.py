@@ -40,7 +40,7 @@ async def tokenize(request: Request) -> Response:
     body = (await read_body(request, TokenizeRequestBody)).root
     prompt = await translated(partial(to_prompt, body), context.read_media)
     asked = TokenizeRequest(prompt, has_pieces=bool(body.return_token_strs))
-    encode = partial(_tokenized, model=context.registry.find(body.model))
+    encode = partial(_tokenized, model=await context.registry.seek(body.model))
     return UnaryReply(Call(context.registry, body.model, asked, context.record), encode)
 
 

@@ -17,6 +17,8 @@ class Backoff:
         self._num_failures = 0
         self._until = 0.0
         self._began_at: float | None = None
+        # When it ended that had begun, until it begins again.
+        self._down_since: float | None = None
 
     @property
     def rest_s(self) -> float:
@@ -33,12 +35,16 @@ class Backoff:
         """Whether the next failure is one too many to be tried again at once."""
         return self.num_failures + 1 >= _MOST_FAILURES
 
-    def begin(self) -> None:
-        """It runs now."""
-        self._began_at = time.monotonic()
+    def begin(self) -> float | None:
+        """It runs now; gives the seconds since it failed, None where it did not run before that."""
+        self._began_at = now = time.monotonic()
+        down_since, self._down_since = self._down_since, None
+        return None if down_since is None else now - down_since
 
     def fail(self) -> float:
         """Note a failure; gives the seconds until the next try."""
+        if self._began_at is not None:
+            self._down_since = time.monotonic()
         # The exponent is bounded: a thousand failures later it would be no float any more.
         pause_s = min(_FIRST_S * 2 ** min(self.num_failures, 30), _LONGEST_S)
         self._num_failures, self._began_at = self.num_failures + 1, None
@@ -47,7 +53,7 @@ class Backoff:
 
     def reset(self) -> None:
         """It ended as it should: the next failure counts as the first."""
-        self._num_failures, self._began_at = 0, None
+        self._num_failures, self._began_at, self._down_since = 0, None, None
         self._until = 0.0
 
     def _has_run_well(self) -> bool:

@@ -4,6 +4,7 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from app.core.conversation import MediaKind
 from app.core.events import Event
 from app.core.requests import Kind, Request
 
@@ -13,10 +14,14 @@ T = TypeVar("T")
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
-    """Server to worker, first: `spec` is a ModelSpec as JSON."""
+    """Server to worker, first: `spec` is a ModelSpec as JSON.
+
+    `memory_bytes` is what the model may plan with; None where it has the machine to itself.
+    """
 
     spec: str
     cache_dir: str
+    memory_bytes: int | None = None
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
@@ -51,19 +56,22 @@ ToWorker = Load | Submit | Cancel | Inspect | Ping | Close
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
-    """What a loaded model turned out to be; lengths in tokens."""
+    """What a loaded model turned out to be; lengths in tokens. `senses` are the media that its chats may have."""
 
     kind: Kind
     context_length: int
     architecture: str
     load_s: float
     device: str
+    senses: tuple[MediaKind, ...] = ()
 
 
 class CacheStats(msgspec.Struct, frozen=True):
-    """The prefix cache of a model: counts since its worker started, and what it holds now.
+    """The prefix cache of a model: counts since its worker started, and what it holds now; and its memory.
 
-    A file may be written and not be there any more; loads are files read.
+    A file may be written and not be there any more; loads are files read. `kv_bytes` are those of running requests;
+    `active_bytes` is all that MLX holds for the model, `peak_bytes` the most it has held. `num_media` are kept as
+    what the model made of them, each looked up once for every prompt that it is in.
     """
 
     lookups: int = 0
@@ -80,6 +88,16 @@ class CacheStats(msgspec.Struct, frozen=True):
     disk_max_bytes: int = 0
     disk_spills: int = 0
     disk_loads: int = 0
+    media_lookups: int = 0
+    media_hits: int = 0
+    num_media: int = 0
+    media_bytes: int = 0
+    media_max_bytes: int = 0
+    weights_bytes: int = 0
+    kv_bytes: int = 0
+    kv_max_bytes: int = 0
+    active_bytes: int = 0
+    peak_bytes: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
@@ -89,10 +107,14 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
-    """Worker to server: the model takes requests now; `folder` is where its files are."""
+    """Worker to server: the model takes requests now; `folder` is where its files are.
+
+    `gpu_bytes` is what it takes of an NVIDIA GPU's memory, 0 elsewhere.
+    """
 
     info: ModelInfo
     folder: str
+    gpu_bytes: int = 0
 
 
 class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load-failed"):
@@ -124,11 +146,12 @@ class Inspected(msgspec.Struct, frozen=True, array_like=True, tag="inspected"):
 class Pulse(msgspec.Struct, frozen=True, array_like=True, tag="pulse"):
     """Worker to server: the answer to `Ping`. How many pieces of work the main and the prepare thread have begun.
 
-    None for a thread that waits for something to do.
+    None for a thread that waits for something to do. `gpu_bytes` as in `Ready`.
     """
 
     turn: int | None
     preparation: int | None
+    gpu_bytes: int = 0
 
 
 ToServer = Turn | Progress | Ready | LoadFailed | LogLine | Inspected | Pulse

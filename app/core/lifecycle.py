@@ -6,11 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 from loguru import logger
 
 from app.core import frames, machine
 from app.core.backoff import Backoff
 from app.core.disk_view import DiskView
+from app.core.idle_timer import IdleTimer
 from app.core.line import ModelLine
 from app.core.residency import Residency
 from app.core.room import Phase
@@ -42,6 +44,7 @@ class Lifecycle:
         self.num_restarts = 0
         self.line = ModelLine(spec.queue_size, spec.queue_timeout, self._note_lease)
         self.settled = asyncio.Event()
+        self.is_known = asyncio.Event()
         self._load = load
         self._residency = residency
         self._num_slots = num_slots
@@ -49,8 +52,9 @@ class Lifecycle:
         self._wanted = asyncio.Event()
         self._moved = asyncio.Event()
         self._unloading: asyncio.Task[None] | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_timer = IdleTimer(spec.on_demand_idle_timeout if spec.on_demand else 0, self.begin_unload)
         self._task: asyncio.Task[None] | None = None
+        residency.add(self)
 
     @property
     def name(self) -> str:
@@ -92,7 +96,7 @@ class Lifecycle:
     @property
     def resident_bytes(self) -> int:
         """Memory that its worker takes now."""
-        return machine.resident_bytes(self.worker.pid) if self.worker is not None else 0
+        return machine.resident_bytes(self.worker.pid, self.worker.gpu_bytes) if self.worker is not None else 0
 
     @property
     def _is_stopped(self) -> bool:
@@ -152,8 +156,9 @@ class Lifecycle:
         """End the worker and wait until it is gone."""
         has_caches = self.state in ("ready", "unloading") and self.spec.prompt_cache_dir is not None
         self._move("stopped")
+        self._residency.remove(self)
         self.line.close()
-        self._stop_idle_timer()
+        self._idle_timer.stop()
         if self._unloading is not None:
             self._unloading.cancel()
         if self._task is None:
@@ -170,7 +175,7 @@ class Lifecycle:
     async def _live(self) -> None:
         if self.spec.on_demand:
             # So that something is known of it before anybody asks for it.
-            await self.disk.look()
+            await self._look()
         while not self._is_stopped:
             await self._until_wanted()
             self._move("loading")
@@ -194,7 +199,7 @@ class Lifecycle:
 
     async def _stay_loaded(self) -> str:
         """Load the model and keep it running until it is unloaded; gives the reason. Errors: ModelLoadError."""
-        await self.disk.look()
+        await self._look()
         if not await self._residency.enter(self):
             return "nobody waits for it any longer"
         try:
@@ -202,13 +207,17 @@ class Lifecycle:
         finally:
             self._residency.leave(self)
 
+    async def _look(self) -> None:
+        await self.disk.look()
+        self.is_known.set()
+
     async def _keep_running(self) -> str:
         """Run one worker after the other until one was unloaded; gives the reason. Errors: ModelLoadError."""
         while True:
             num_loads = self.num_loads
             cause = await self._run_worker()
             self.line.close()
-            self._stop_idle_timer()
+            self._idle_timer.stop()
             if self.state in ("unloading", "stopped"):
                 self._backoff.reset()
                 return cause if self._unloading is not None and not self._unloading.done() else ""
@@ -227,8 +236,9 @@ class Lifecycle:
     async def _run_worker(self) -> str:
         """Run one worker to its end; gives the cause. Errors: ModelLoadError where another would end as it did."""
         worker = WorkerProcess(self.name, self.spec.worker_hang_timeout, self._ready)
+        memory_bytes = await self._residency.share_bytes(self)
         try:
-            await worker.start(self._load)
+            await worker.start(msgspec.structs.replace(self._load, memory_bytes=memory_bytes))
         except OSError as error:
             raise ModelLoadError(f"its process could not be started: {error}") from error
         self.worker = worker
@@ -255,12 +265,14 @@ class Lifecycle:
         self.info = info = ready.info
         self.disk.note_folder(Path(ready.folder))
         self.num_loads += 1
-        self._backoff.begin()
+        down_s = self._backoff.begin()
         self._move(
             "ready",
             f"in {info.load_s:.1f} s ({info.kind} {info.architecture}, {info.context_length} tokens of context,"
             f" on {info.device}; process {self.worker.pid if self.worker else 0})",
         )
+        if down_s is not None:
+            logger.info("{} is ready again after {:.1f} s", self.name, down_s)
         self.settled.set()
         self.line.open(self._num_slots())
         self._note_lease()
@@ -285,16 +297,9 @@ class Lifecycle:
 
     def _note_lease(self) -> None:
         """A request came or went: count the idle time anew."""
-        self._stop_idle_timer()
+        self._idle_timer.stop()
         if self.line.num_leases:
             return
         self._residency.stir()
-        timeout_s = self.spec.on_demand_idle_timeout
-        if self.state == "ready" and self.spec.on_demand and timeout_s:
-            loop = asyncio.get_running_loop()
-            self._idle_timer = loop.call_later(timeout_s, self.begin_unload, f"not used for {timeout_s:g} s")
-
-    def _stop_idle_timer(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
+        if self.state == "ready":
+            self._idle_timer.start()

@@ -4,8 +4,12 @@ import ctypes
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+
+from app.core.nvml import Nvml, gpu_of_machine
 
 # MLX's Linux CPU build links the reference BLAS; Debian's and Ubuntu's OpenBLAS packages put a drop-in here.
 _OPENBLAS = tuple(
@@ -46,19 +50,26 @@ def computes_on_cpu() -> bool:
     """Whether MLX computes on the CPU here: no Mac, and no NVIDIA GPU or none that the installed MLX can use."""
     if sys.platform == "darwin":
         return False
-    return not (Path("/dev/nvidiactl").exists() and any(map(_is_installed, _MLX_FOR_CUDA)))
+    return not (Path("/dev/nvidiactl").exists() and _is_mlx_for_cuda())
 
 
-def _is_installed(package: str) -> bool:
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return False
-    return True
+@cache
+def _is_mlx_for_cuda() -> bool:
+    for package in _MLX_FOR_CUDA:
+        with suppress(PackageNotFoundError):
+            distribution(package)
+            return True
+    return False
+
+
+def models_memory_bytes() -> int:
+    """Memory that models are loaded into: that of an NVIDIA GPU where they are computed on one, else the machine's."""
+    gpu = _gpu()
+    return (gpu.total_bytes if gpu is not None else None) or memory_bytes()
 
 
 def memory_bytes() -> int:
-    """The machine's memory, or what its container may use of it."""
+    """The machine's own memory, or what its container may use of it."""
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
@@ -75,15 +86,28 @@ def has_room_for_float32(num_parameters: int, memory_bytes: int) -> bool:
     return 4 * num_parameters <= memory_bytes // 2
 
 
-def resident_bytes(pid: int) -> int:
-    """Memory that a process takes, with what a Mac's GPU holds for it; 0 when it is gone."""
+def resident_bytes(pid: int, reported_bytes: int = 0) -> int:
+    """Memory that a process takes, with what a Mac's GPU holds for it; 0 when it is gone.
+
+    Of a process that computes on an NVIDIA GPU it is the GPU's memory: what the driver knows of, or at least
+    `reported_bytes`, which is what the process says itself.
+    """
     if sys.platform == "darwin":
         return _footprint_bytes(pid)
+    if gpu := _gpu():
+        reported_bytes = max(reported_bytes, gpu.process_bytes(pid))
+    if reported_bytes:
+        return reported_bytes
     try:
         fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
     except OSError:
         return 0
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _gpu() -> Nvml | None:
+    """The NVIDIA GPU that models are computed on, if they are."""
+    return gpu_of_machine(os.environ.get("CUDA_VISIBLE_DEVICES")) if _is_mlx_for_cuda() else None
 
 
 class _Usage(ctypes.Structure):

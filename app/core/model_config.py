@@ -25,21 +25,19 @@ def context_length(config: Mapping[str, object], asked: int | None) -> int:
 
 def kv_numbers(config: Mapping[str, object]) -> int:
     """Numbers that a token adds to the KV cache, at most: models with other caches than plain ones add fewer."""
-    inner = config.get("text_config")
-    merged = {**config, **inner} if isinstance(inner, dict) else config
-    layers, heads, width = (
-        _whole(merged, *names)
-        for names in (
-            ("num_hidden_layers", "n_layer", "num_layers"),
-            ("num_attention_heads", "n_head"),
-            ("hidden_size", "n_embd"),
-        )
-    )
+    merged = _of_text(config)
+    layers = _whole(merged, "num_hidden_layers", "n_layer", "num_layers")
+    heads, width = num_heads(config), _whole(merged, "hidden_size", "n_embd")
     # Multi-head latent attention keeps one short vector for all heads.
     if rank := _whole(merged, "kv_lora_rank"):
         return layers * (rank + _whole(merged, "qk_rope_head_dim"))
     head_width = _whole(merged, "head_dim") or (width // heads if heads else 0)
     return 2 * layers * (_whole(merged, "num_key_value_heads") or heads) * head_width
+
+
+def num_heads(config: Mapping[str, object]) -> int:
+    """Heads of attention in a layer; 0 where it does not say."""
+    return _whole(_of_text(config), "num_attention_heads", "n_head")
 
 
 def read_config(folder: Path) -> dict[str, object]:
@@ -54,6 +52,12 @@ def read_config(folder: Path) -> dict[str, object]:
     if not isinstance(config, dict):
         raise ModelLoadError(f"'{path}' does not hold a JSON object.")
     return config
+
+
+def _of_text(config: Mapping[str, object]) -> Mapping[str, object]:
+    """What is said of the language model, in one that also sees or hears."""
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, dict) else config
 
 
 def _whole(config: Mapping[str, object], *names: str) -> int:

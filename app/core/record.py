@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from app.core.allowance import Allowance
 from app.core.events import (
     AudioDelta,
+    ChoiceEnded,
     Embedded,
     Event,
     Finished,
@@ -44,6 +45,8 @@ class RequestRecord:
     # Seconds from one piece of the answer to the next; None while there are no two.
     token_gaps: Histogram | None = None
     usage: Usage | None = None
+    # Of each choice, in the order of their ends.
+    finish_reasons: list[str] = field(default_factory=list[str])
     # What ended a stream whose status had been sent already.
     error: ServerError | None = None
     # The status that was sent, or that the access line shows where none was.
@@ -65,6 +68,8 @@ class RequestRecord:
                     num_pieces += 1
                 case Started(prompt_tokens, cached_tokens):
                     self.usage = Usage(prompt_tokens, 0, cached_tokens)
+                case ChoiceEnded(reason):
+                    self.finish_reasons.append(reason)
                 case Finished(usage) | Embedded(_, usage) | Spoken(_, _, usage):
                     self.usage = usage
                     self.finished_at = time.monotonic()

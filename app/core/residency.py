@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.core.room import Admit, Decision, Evict, Limits, Never, Phase, Resident, Wait, Wish, decide
+from app.core.share import Claim, share_bytes
 from app.errors import ModelLoadError
 
 # How much memory the workers take changes without a word.
 _LOOK_S = 1.0
+# What reading the heads of the other models' files may take, before a model is loaded without knowing them.
+_KNOWING_S = 5.0
 
 
 class Tenant(Protocol):
@@ -35,6 +38,10 @@ class Tenant(Protocol):
     def expected_bytes(self) -> int: ...
     @property
     def resident_bytes(self) -> int: ...
+    @property
+    def is_known(self) -> asyncio.Event:
+        """Set when its files were looked at, so that `expected_bytes` says what can be known."""
+        ...
 
     def begin_unload(self, why: str) -> None:
         """Take no new requests, and end the worker when the last one is through; nothing where it is wanted."""
@@ -56,8 +63,34 @@ class Residency:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self._tenants: list[Tenant] = []
+        self._looking: asyncio.Task[None] | None = None
         self._residents: list[Tenant] = []
         self._line: list[_Ticket] = []
+
+    def add(self, tenant: Tenant) -> None:
+        """From now on there is this model, loaded or not."""
+        self._tenants.append(tenant)
+
+    def remove(self, tenant: Tenant) -> None:
+        """The model is no longer there."""
+        if tenant in self._tenants:
+            self._tenants.remove(tenant)
+
+    def wait_for(self, looking: asyncio.Task[None]) -> None:
+        """Divide the memory when this is done, which may find more models."""
+        self._looking = looking
+
+    async def share_bytes(self, tenant: Tenant) -> int | None:
+        """What a model that is loaded now may plan with; None where it has the machine to itself."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_KNOWING_S):
+                if self._looking is not None:
+                    await asyncio.wait([self._looking])
+                for one in list(self._tenants):
+                    await one.is_known.wait()
+        others = [_claim(one) for one in self._tenants if one is not tenant]
+        return share_bytes(_claim(tenant), others, self.limits)
 
     async def enter(self, tenant: Tenant) -> bool:
         """Wait for room and take it, making others leave; False where nobody wants the model any more.
@@ -118,6 +151,10 @@ class Residency:
         is_urgent = now - ticket.since > self.limits.patience_s
         wish = Wish(tenant.name, tenant.expected_bytes, tenant.is_on_demand, is_urgent)
         return decide(wish, [_seen(one) for one in self._residents], self.limits)
+
+
+def _claim(tenant: Tenant) -> Claim:
+    return Claim(tenant.expected_bytes, tenant.is_on_demand)
 
 
 def _seen(tenant: Tenant) -> Resident:

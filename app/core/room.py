@@ -12,12 +12,13 @@ class Limits:
     """So many on-demand models at a time, and so many bytes for all models.
 
     Who has waited for longer than `patience_s` may make models leave that are in use: they take no new requests, finish
-    those that run, and come back when they are asked for.
+    those that run, and come back when they are asked for. `is_budget_given` where somebody has chosen the budget.
     """
 
     max_on_demand: int
     budget_bytes: int
     patience_s: float = 10.0
+    is_budget_given: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class WorkerProcess(asyncio.Protocol):
     def __init__(self, name: str, hang_timeout_s: float, on_ready: Callable[[frames.Ready], None]) -> None:
         self.name = name
         self.pid = 0
+        # As it was last told.
+        self.gpu_bytes = 0
         self._hang_timeout_s = hang_timeout_s
         self._hang: str | None = None
         self._pulse = PulseWatch()
@@ -211,9 +213,11 @@ class WorkerProcess(asyncio.Protocol):
             case frames.Progress(sentence):
                 logger.info("{}: {}", self.name, sentence)
             case frames.Ready():
+                self.gpu_bytes = message.gpu_bytes
                 self._begin_watch()
                 self._on_ready(message)
             case frames.Pulse():
+                self.gpu_bytes = message.gpu_bytes
                 self._pulse.note(message)
             case frames.LoadFailed(reason):
                 self._load_error = reason
@@ -244,6 +248,8 @@ class WorkerProcess(asyncio.Protocol):
         if self._hang is not None:
             return self._hang
         how = f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it exited with status {code}"
+        if code == -signal.SIGKILL:
+            how += ", as a system does whose memory runs out"
         return f"{how}; its last words: {self._tail[-1]}" if self._tail else how
 
     def _fail_all(self, exit_: Exit) -> Exit:

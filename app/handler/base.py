@@ -20,10 +20,12 @@ class Handler(ABC, Generic[RequestT, PreparedT]):
     A handler's `turn` never raises for a fault of one request: that request gets a `Failed` event, the others go on.
     """
 
-    def __init__(self, folder: Path, spec: ModelSpec, emit: Emit) -> None:
+    def __init__(self, folder: Path, spec: ModelSpec, emit: Emit, memory_bytes: int | None = None) -> None:
         self.folder = folder
         self.spec = spec
         self.emit = emit
+        # What the model may plan with; None where it has the machine to itself.
+        self.memory_bytes = memory_bytes
 
     @abstractmethod
     def load(self) -> ModelInfo:

@@ -7,12 +7,17 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_map
 from mlx_lm.utils import dequantize_model
+from msgspec.structs import replace
 
 from app.core import machine
+from app.core.frames import CacheStats
 from app.handler.cpu_attention import use_fast_attention
 
 # mlx_lm lowers the limit on open files when it is imported; weights in many shards and a busy disk cache need more.
 _OPEN_FILES = 4096
+# Of all memory, for the scores of one layer; several layers' may be held at a time.
+_SCORES_SHARE = 1 / 64
+_SCORE_BYTES = 4
 # A client that sends one request after the other does not pay for new memory each time.
 _QUIET_S = 1.0
 
@@ -33,6 +38,16 @@ def memory_bytes() -> int:
     # What Metal recommends; the whole memory of a CUDA device. On a CPU, MLX names neither.
     limit = mx.device_info().get("max_recommended_working_set_size") or mx.device_info().get("total_memory")
     return int(limit) if limit else machine.memory_bytes()
+
+
+def max_pairs(num_heads: int) -> int | None:
+    """Of a new token and one that it sees, the most in a prefill pass: where MLX keeps a score for each and every head.
+
+    None where it does not: Metal's kernels do without.
+    """
+    if sys.platform == "darwin" or not num_heads:
+        return None
+    return int(_SCORES_SHARE * memory_bytes()) // (_SCORE_BYTES * num_heads)
 
 
 def prepare_process() -> None:
@@ -58,6 +73,27 @@ def prepare_weights(model: nn.Module) -> None:
     )
     mx.eval(model.parameters())
     use_fast_attention()
+
+
+class MemoryGauge:
+    """What MLX holds for a model, from the moment it was loaded. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._weights_bytes = mx.get_active_memory()
+
+    @property
+    def gpu_bytes(self) -> int:
+        """What MLX takes of an NVIDIA GPU's memory; 0 elsewhere, where the system tells what a process takes."""
+        return 0 if is_cpu() or sys.platform == "darwin" else mx.get_active_memory() + mx.get_cache_memory()
+
+    def completed(self, stats: CacheStats) -> CacheStats:
+        """With the memory that the device knows of."""
+        return replace(
+            stats,
+            weights_bytes=self._weights_bytes,
+            active_bytes=mx.get_active_memory(),
+            peak_bytes=mx.get_peak_memory(),
+        )
 
 
 class FreedMemory:

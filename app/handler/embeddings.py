@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from app.core.events import Embedded, Usage
-from app.core.failures import to_event
+from app.core.failures import of_exception, to_event
 from app.core.frames import ModelInfo
 from app.core.model_config import context_length
 from app.core.requests import EmbeddingRequest
-from app.errors import ContextLengthExceeded, InternalError, InvalidRequest, ModelLoadError
+from app.errors import ContextLengthExceeded, InternalError, InvalidRequest, ModelLoadError, ServerError
 from app.handler import device
 from app.handler.base import Handler
 from app.handler.context import num_tokens_at_least
@@ -168,15 +168,15 @@ class EmbeddingsHandler(Handler[EmbeddingRequest, PreparedEmbedding]):
         started = time.perf_counter()
         try:
             vectors = self._forward([row.tokens for row in rows])
-        except Exception:
+        except Exception as error:
             logger.exception("a forward pass over {} inputs failed", len(rows))
-            self._fail(requests)
+            self._fail(requests, of_exception(error))
             return
         self._pass_size.note(len(rows) * max(len(row.tokens) for row in rows), time.perf_counter() - started)
         broken = {row.request.id for row, vector in zip(rows, vectors, strict=True) if not np.isfinite(vector).all()}
         if broken:
             logger.error("the vectors of {} requests are not finite: the model's numbers overflow", len(broken))
-            self._fail(broken)
+            self._fail(broken, InternalError())
         for row, vector in zip(rows, vectors, strict=True):
             if row.request.id not in broken:
                 row.request.vectors[row.place] = _unit_bytes(vector[: row.request.asked.dimensions])
@@ -208,9 +208,9 @@ class EmbeddingsHandler(Handler[EmbeddingRequest, PreparedEmbedding]):
         self.emit(request.id, Embedded(request.vectors, usage))
         self._line.remove([request.id])
 
-    def _fail(self, request_ids: Collection[int]) -> None:
+    def _fail(self, request_ids: Collection[int], error: ServerError) -> None:
         for request_id in request_ids:
-            self.emit(request_id, to_event(InternalError()))
+            self.emit(request_id, to_event(error))
         self._line.remove(request_ids)
 
 

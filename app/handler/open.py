@@ -13,23 +13,25 @@ from app.handler.source import resolve
 from app.settings import ModelSpec
 
 
-def open_handler(spec: ModelSpec, cache_dir: Path, emit: Emit, say: Callable[[str], None]) -> AnyHandler:
+def open_handler(
+    spec: ModelSpec, cache_dir: Path, emit: Emit, say: Callable[[str], None], memory_bytes: int | None = None
+) -> AnyHandler:
     """Find the model on disk, downloading or converting it if need be, and make its handler; nothing is loaded yet.
 
-    `say` gets sentences about the progress. Errors: ModelLoadError.
+    `say` gets sentences about the progress; `memory_bytes` is what the model may plan with, None where it has the
+    machine to itself. Errors: ModelLoadError.
     """
     spec = with_repository(spec)
     folder = resolve(spec.model_path, cache_dir, say)
     if spec.draft_model_path is not None:
         spec = spec.model_copy(update={"draft_model_path": str(resolve(spec.draft_model_path, cache_dir, say))})
     kind = kind_of(folder, spec.model_type or (spec.config_name and "image-generation"))
-    if spec.adapter_path is not None and kind != "lm":
-        raise ModelLoadError(
-            f"'{spec.model_path}' is of kind {kind}, which takes no adapters; leave out --adapter-path."
-        )
+    if kind != "lm" and (spec.adapter_path is not None or spec.adapters):
+        flag = "--adapter-path" if spec.adapter_path is not None else f"--adapter {next(iter(spec.adapters))}"
+        raise ModelLoadError(f"'{spec.model_path}' is of kind {kind}, which takes no adapters; leave out {flag}.")
     handler = handler_class(kind)
     device.prepare_process()
-    return handler(folder, spec, emit)
+    return handler(folder, spec, emit, memory_bytes)
 
 
 def handler_class(kind: Kind) -> type[AnyHandler]:

@@ -9,7 +9,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.record import RequestRecord
-from app.errors import ClientGone, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ServerError
+from app.core.store import StoreError
+from app.errors import (
+    ClientGone,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    ServerError,
+    Unavailable,
+)
 
 
 class ErrorRenderingMiddleware:
@@ -61,6 +70,12 @@ def _as_server_error(error: Exception, scope: Scope, record: RequestRecord) -> S
             return ClientGone("The client hung up.")
         case HTTPException():
             return http_error(error, scope)
+        case StoreError():
+            logger.error("request {}: {}", record.request_id, error)
+            return Unavailable(
+                "What the server keeps for its clients cannot be read or written now; its log says why.",
+                code="store_unavailable",
+            )
         case _:
             logger.opt(exception=error).error("request {} failed", record.request_id)
             return InternalError()

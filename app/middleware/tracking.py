@@ -3,6 +3,8 @@
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
 from loguru import logger
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,6 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.allowance import Allowance
 from app.core.metrics import Metrics
 from app.core.record import RequestRecord
+
+if TYPE_CHECKING:
+    from app.core.traces import RequestSpan, Traces
 
 # A client's own id goes into the log and back into a header: only what is harmless in both.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -34,8 +39,10 @@ class TrackingMiddleware:
         metrics: Metrics,
         limit_headers: Callable[[str, Allowance], Mapping[str, str]],
         plain_routes: frozenset[str] = frozenset(),
+        traces: "Traces | None" = None,
     ) -> None:
         self._app = app
+        self._traces = traces
         self._metrics = metrics
         self._plain_routes = plain_routes
         self._limit_headers = limit_headers
@@ -44,11 +51,13 @@ class TrackingMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         record = RequestRecord(given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}")
         if client := scope.get("client"):
             record.client = client[0]
         record.watchers.append(self._metrics.take_work)
+        span = self._begin_span(scope, headers, record)
         scope.setdefault("state", {})["record"] = record
 
         async def receive_tracked() -> Message:
@@ -74,13 +83,22 @@ class TrackingMiddleware:
             await self._app(scope, receive_tracked, send_tracked)
         finally:
             record.end()
-            self._note(scope, record)
+            self._note(scope, record, span)
 
-    def _note(self, scope: Scope, record: RequestRecord) -> None:
+    def _begin_span(self, scope: Scope, headers: Headers, record: RequestRecord) -> "RequestSpan | None":
+        if self._traces is None or scope["path"].startswith(_QUIET_PATHS):
+            return None
+        span = self._traces.begin(scope["method"] if scope["method"] in _METHODS else "_OTHER", scope["path"], headers)
+        record.watchers.append(partial(self._traces.take_work, span))
+        return span
+
+    def _note(self, scope: Scope, record: RequestRecord, span: "RequestSpan | None") -> None:
         method = scope["method"] if scope["method"] in _METHODS else _NO_ROUTE
         route = self._route_of(scope)
         status = record.status or 500
         self._metrics.take_reply(method, route, status, record.duration_s)
+        if self._traces is not None and span is not None:
+            self._traces.end(span, None if route == _NO_ROUTE else route, status, record.error)
         _write_line(scope, route, status, record)
 
     def _route_of(self, scope: Scope) -> str:

@@ -13,11 +13,14 @@ class ModelHealth(BaseModel):
 
 
 class Health(BaseModel):
-    """Healthy when every model is ready or is loaded on demand; `model_id` and `model_status` are the first model's."""
+    """Healthy when every model is ready or is loaded on demand; `model_id` and `model_status` are the first model's.
+
+    Both are null where models are served as they are found, and none is there.
+    """
 
     status: Literal["ok", "unhealthy"]
-    model_id: str
-    model_status: str
+    model_id: str | None
+    model_status: str | None
     reason: str | None = None
     models: dict[str, ModelHealth]
 

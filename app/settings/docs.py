@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.settings import MODEL_KNOBS, SAMPLE_MODEL, SERVER_KNOBS
 from app.settings.knobs import NOT_YET, TOPICS, Knob, Topic, flag_of, variable_of
+from app.settings.types import named_paths
 
 KNOBS = (*SERVER_KNOBS, *MODEL_KNOBS)
 
@@ -33,14 +34,14 @@ A setting is taken from the first of these that has it:
 4. the YAML file given with `--config` or `CONFIG` ([config.example.yaml](../config.example.yaml));
 5. its default.
 
-With no model named anywhere, the sample model `{sample}` is served.
+With no model named anywhere and no place to find some, the sample model `{sample}` is served.
 
 * **Names.** A setting has the same name everywhere: `--max-body-size`, `MAX_BODY_SIZE`, `max_body_size:` in YAML.
   Some have a second name, which works everywhere too. Two names with different values in one place are an error.
 * **Unset.** A blank environment variable and a YAML key without a value count as unset; an empty flag is an error.
 * **Switches** take no value or one: `--log-json`, `--log-json true`, `--log-json=false`.
-* **Several values.** `--api-key` and `--allowed-origins` may be repeated; a variable separates its values by commas; in
-  YAML they are a list.
+* **Several values.** `--api-key`, `--allowed-origins` and the like may be repeated; a variable separates its values by
+  commas; in YAML they are a list. What has a name, such as `--adapter NAME=PATH`, is in YAML a key with its path.
 * **Paths** are relative to the working directory, those in the YAML file too; `~` is the home folder.
 * **Several models** are a list in YAML. A model's setting that is given by flag or environment holds for every model of
   the list. `--model-path` or `MODEL_PATH` replaces the whole list by that one model.
@@ -139,6 +140,8 @@ def _explained(knob: Knob) -> str:
 def _yaml_value(knob: Knob) -> str:
     if knob.kind == "list":
         return json.dumps(knob.example.split(","))
+    if knob.kind == "paths":
+        return json.dumps(named_paths(knob.example))
     # Quotes around whatever YAML could take for something else than a plain word or number.
     return knob.example if re.fullmatch(r"[A-Za-z0-9][\w./-]*", knob.example) else json.dumps(knob.example)
 

@@ -7,8 +7,8 @@ from typing import Annotated, cast
 
 from pydantic import SecretStr
 
+from app.settings.fields import Fields
 from app.settings.knobs import Knob, SettingsError, knobs_of
-from app.settings.model import Fields
 from app.settings.sources import Source, build, check_names, pick, read_bounded
 from app.settings.types import ApiKey, Count
 from app.settings.yaml_file import load_yaml, mapping_of

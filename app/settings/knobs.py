@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 Topic = Literal["Models", "Sampling defaults", "Limits", "Network and access", "Files", "Logging"]
-Kind = Literal["value", "path", "list", "switch"]
+Kind = Literal["value", "path", "paths", "list", "switch"]
 
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 
@@ -50,13 +50,14 @@ class Knob:
 
 
 def knobs_of(model: type[BaseModel]) -> tuple[Knob, ...]:
-    """The knobs of a settings class, in the order of its fields."""
-    return tuple(
+    """The knobs of a settings class by topic, and in the order of its fields."""
+    knobs = (
         _completed(item, name, info)
         for name, info in model.model_fields.items()
         for item in info.metadata
         if isinstance(item, Knob)
     )
+    return tuple(sorted(knobs, key=lambda knob: TOPICS.index(knob.topic)))
 
 
 def flag_of(name: str) -> str:
@@ -87,6 +88,8 @@ def _kind(annotation: Any) -> Kind:
         return "switch"
     if get_origin(annotation) is tuple:
         return "list"
+    if get_origin(annotation) is dict:
+        return "paths"
     return "path" if annotation in (Path, Path | None) else "value"
 
 

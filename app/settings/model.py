@@ -1,32 +1,20 @@
 """The settings of one served model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, model_validator
 
 from app.settings.knobs import Knob, knobs_of
+from app.settings.model_limits import ModelLimits
+from app.settings.sampling import SamplingDefaults
 from app.settings.types import (
     ConfigName,
-    Count,
-    CountOrZero,
-    IdleSeconds,
-    KvBits,
-    KvGroupSize,
-    KvStart,
     LoraScale,
     ModelPath,
     ModelType,
-    NumBytes,
-    NumBytesOrZero,
-    Penalty,
     ReasoningMode,
-    Seconds,
-    SecondsOrZero,
-    Seed,
-    Share,
-    SomeShare,
-    Temperature,
+    SecondsOrNone,
     Text,
     WeightBits,
     comma_lists,
@@ -34,32 +22,17 @@ from app.settings.types import (
 )
 
 SAMPLE_MODEL = "smollm2-135m-instruct"
+# Fields that mean one model and make no sense for every model that is found in a folder.
+OF_ONE_MODEL = frozenset(
+    {
+        *("model_path", "model_type", "served_model_name", "config_name", "chat_template_file"),
+        *("adapter_path", "adapters", "draft_model_path", "lora_paths", "lora_scales"),
+        *("tool_call_parser", "reasoning_parser"),
+    }
+)
 
 
-def _sampling(name: str, text: str, fallback: str, example: str, metavar: str = "X") -> Knob:
-    """A sampling default, which also has its name without `default_`."""
-    default = f"the model's generation_config.json, else {fallback}"
-    return Knob("Sampling defaults", text, metavar, (f"default_{name}", name), default, example)
-
-
-class Fields(BaseModel):
-    """What both settings classes have in common."""
-
-    # Inputs are hidden in pydantic's own messages because one of them may be an API key.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True, hide_input_in_errors=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_as_number(cls, value: object, info: ValidationInfo) -> object:
-        # Python's True is 1: `port: on` in YAML would be port 1.
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError("must be a number or a text in quotes")
-        return value
-
-
-class ModelSpec(Fields):
+class ModelSpec(ModelLimits, SamplingDefaults):
     """Everything about one served model."""
 
     model_path: Annotated[
@@ -90,7 +63,7 @@ class ModelSpec(Fields):
         bool, Knob("Models", "Load the model at its first request, and let it go when it is not used.")
     ] = False
     on_demand_idle_timeout: Annotated[
-        IdleSeconds,
+        SecondsOrNone,
         Knob("Models", "Time after its last use when such a model is unloaded; 0 or none for never.", "SECONDS"),
     ] = 300
     trust_remote_code: Annotated[bool, Knob("Models", "Run Python code that comes with the model.")] = False
@@ -139,6 +112,17 @@ class ModelSpec(Fields):
             example="adapters",
         ),
     ] = None
+    adapters: Annotated[
+        dict[Text, Path],
+        Knob(
+            "Models",
+            "LoRA adapter that is served beside this language model, under a name of its own; several may be given.",
+            "NAME=PATH",
+            ("adapters", "adapter", "lora_modules"),
+            default="none",
+            example="support=adapters/support",
+        ),
+    ] = Field(default_factory=dict[str, Path])
     draft_model_path: Annotated[
         ModelPath | None,
         Knob(
@@ -188,182 +172,30 @@ class ModelSpec(Fields):
         comma_lists,
         Knob("Models", "Strength of each LoRA, in their order.", "X", default="1 for each", example="0.8"),
     ] = ()
-    context_length: Annotated[
-        Count | None,
-        Knob("Limits", "Longest context of the model.", "TOKENS", default="the model's own limit", example="8192"),
-    ] = None
-    max_concurrency: Annotated[
-        Count | None,
-        Knob(
-            "Limits",
-            "Requests that a model works on at once.",
-            "N",
-            names=("max_concurrency", "max_concurrent_requests"),
-            default="16, for speech to text 1",
-            example="16",
-        ),
-    ] = None
-    queue_size: Annotated[
-        CountOrZero,
-        Knob("Limits", "Requests that may wait for a model; one more is refused (429).", "N"),
-    ] = 100
-    queue_timeout: Annotated[
-        Seconds,
-        Knob("Limits", "A request that waits longer is refused (503).", "SECONDS"),
-    ] = 300
-    request_timeout: Annotated[
-        SecondsOrZero,
-        Knob("Limits", "Longest life of a request, waiting and generating; 0 for no limit.", "SECONDS"),
-    ] = 300
-    worker_hang_timeout: Annotated[
-        IdleSeconds,
-        Knob(
-            "Limits",
-            "A model's process that does not get on with its work for that long is restarted; 0 or none for never.",
-            "SECONDS",
-        ),
-    ] = 300
-    max_audio_seconds: Annotated[
-        Seconds,
-        Knob("Limits", "Longest recording that is transcribed; a longer one is refused (400).", "SECONDS"),
-    ] = 7200
-    max_image_pixels: Annotated[
-        Count,
-        Knob("Limits", "Most pixels of an image that is made, width times height.", "N"),
-    ] = 2048 * 2048
-    max_input_pixels: Annotated[
-        Count,
-        Knob("Limits", "Most pixels of an image that a client sends; one with more is refused (400).", "N"),
-    ] = 50_000_000
-    disable_auto_resize: Annotated[
-        bool,
-        Knob("Limits", "Refuse an image that is larger than a model sees (400), instead of scaling it down."),
-    ] = False
-    prefill_step_size: Annotated[
-        Count,
-        Knob("Limits", "Prompt tokens read between two steps of the running requests.", "TOKENS"),
-    ] = 512
-    max_kv_bytes: Annotated[
-        NumBytes | None,
-        Knob(
-            "Limits",
-            "Memory for the KV caches of running requests; who does not fit waits.",
-            "SIZE",
-            default="60 % of the memory that the weights leave",
-            example="8GiB",
-        ),
-    ] = None
-    max_kv_size: Annotated[
-        Annotated[int, Field(ge=16, le=2**31 - 1)] | None,
-        Knob(
-            "Limits",
-            "Tokens that a token looks back on, the first 4 and the latest; the KV cache of a request grows no larger.",
-            "TOKENS",
-            default="none, all of them",
-            example="4096",
-        ),
-    ] = None
-    kv_bits: Annotated[
-        KvBits | None,
-        Knob(
-            "Limits",
-            "Bits of each number in the KV caches, of running requests and of prompts kept: 8 or 6, or 4 (less exact).",
-            "N",
-            default="those of the weights",
-            example="8",
-        ),
-    ] = None
-    kv_group_size: Annotated[
-        KvGroupSize,
-        Knob(
-            "Limits",
-            "Numbers that share a scale there: 32, 64 or 128; it must divide the size of the model's heads.",
-            "N",
-        ),
-    ] = 64
-    quantized_kv_start: Annotated[
-        KvStart | None,
-        Knob(
-            "Limits",
-            "Token of a request with which few bits begin: only 0, for requests of any length share a batch.",
-            "N",
-            default="0",
-            example="0",
-        ),
-    ] = None
-    prompt_cache_bytes: Annotated[
-        NumBytesOrZero | None,
-        Knob(
-            "Limits",
-            "Memory for the caches of prompts and answers that later requests begin with; 0 for none.",
-            "SIZE",
-            default="15 % of the memory a model may use",
-            example="4GiB",
-        ),
-    ] = None
-    prompt_cache_size: Annotated[
-        CountOrZero | None,
-        Knob("Limits", "Most sequences in that cache; 0 for none.", "N", default="as many as fit", example="100"),
-    ] = None
-    prompt_cache_ttl: Annotated[
-        SecondsOrZero,
-        Knob("Limits", "Time after which an unused entry of that cache is dropped; 0 for never.", "SECONDS"),
-    ] = 0
-    prompt_cache_dir: Annotated[
-        Path | None,
-        Knob(
-            "Limits",
-            "Folder where that cache goes on when memory is full and over restarts; prompts can be read off its files.",
-            "PATH",
-            default="none, memory only",
-            example="prompt-cache",
-        ),
-    ] = None
-    prompt_cache_dir_bytes: Annotated[
-        NumBytes,
-        Knob("Limits", "Most bytes that a model's files take there.", "SIZE", default="8GiB", example="8GiB"),
-    ] = 8 * 2**30
-    default_max_tokens: Annotated[Count | None, _sampling("max_tokens", "Longest reply.", "4096", "4096", "TOKENS")] = (
-        None
-    )
-    default_temperature: Annotated[
-        Temperature | None,
-        _sampling("temperature", "Randomness: 0 (always the likeliest token) to 2.", "0.7", "0.7"),
-    ] = None
-    default_top_p: Annotated[
-        SomeShare | None,
-        _sampling("top_p", "Keep the likeliest tokens up to this share of probability.", "0.95", "0.95"),
-    ] = None
-    default_top_k: Annotated[
-        CountOrZero | None,
-        _sampling("top_k", "Keep this many of the likeliest tokens; 0 for all.", "0 (off)", "40", "N"),
-    ] = None
-    default_min_p: Annotated[
-        Share | None,
-        _sampling("min_p", "Drop tokens below this share of the likeliest one's probability.", "0 (off)", "0.05"),
-    ] = None
-    default_repetition_penalty: Annotated[
-        float | None,
-        Field(gt=0, le=10),
-        _sampling("repetition_penalty", "Divides the score of tokens already seen; 1 is none.", "1.0 (off)", "1.1"),
-    ] = None
-    default_presence_penalty: Annotated[
-        Penalty | None,
-        _sampling("presence_penalty", "Taken off the score of tokens already generated.", "0 (off)", "0.5"),
-    ] = None
-    default_frequency_penalty: Annotated[
-        Penalty | None,
-        _sampling("frequency_penalty", "The same, once for each time they were generated.", "0 (off)", "0.5"),
-    ] = None
-    default_seed: Annotated[
-        Seed | None,
-        _sampling("seed", "Seed that makes replies repeatable.", "none", "42", "N"),
-    ] = None
 
     @property
     def name(self) -> str:
         """The id that clients use."""
         return self.served_model_name or self.model_path
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Every id that clients may use for it: its own, and its adapters'."""
+        return (self.name, *self.adapters)
+
+    @model_validator(mode="after")
+    def _takes_adapters(self) -> Self:
+        if not self.adapters:
+            return self
+        first = next(iter(self.adapters))
+        if self.adapter_path is not None:
+            raise ValueError(
+                f"a model with an adapter_path is served with that one only: leave out adapter_path, or the adapter"
+                f" {first!r} and any others beside it"
+            )
+        if self.model_type not in (None, "lm"):
+            raise ValueError(f"a model of type {self.model_type} takes no adapters: leave out the adapter {first!r}")
+        return self
 
 
 MODEL_KNOBS = knobs_of(ModelSpec)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from app.settings.knobs import NOT_YET, Knob, SettingsError, flag_of, variable_of
+from app.settings.types import named_paths
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -151,11 +152,21 @@ def build(kind: type[Model], given: Mapping[str, Given], directory: Path, **more
 def resolved(given: Given, directory: Path) -> object:
     """The value, where a relative path is taken from `directory`; raises SettingsError."""
     if given.knob.kind == "path" and isinstance(given.value, str | Path):
+        return _placed(given, given.value, directory)
+    if given.knob.kind == "paths":
         try:
-            return directory / Path(given.value).expanduser()
-        except RuntimeError:
-            raise SettingsError(f"{given.spelled} is in a home folder that is not known: give the whole path") from None
+            named = named_paths(given.value)
+        except ValueError as error:
+            raise SettingsError(f"{given.spelled} {error}") from None
+        return {name: _placed(given, path, directory) for name, path in named.items()}
     return given.value
+
+
+def _placed(given: Given, path: str | Path, directory: Path) -> Path:
+    try:
+        return directory / Path(path).expanduser()
+    except RuntimeError:
+        raise SettingsError(f"{given.spelled} is in a home folder that is not known: give the whole path") from None
 
 
 def _agreed(knob: Knob, source: Source, names: Sequence[str], rank: int) -> Given:

@@ -90,6 +90,29 @@ def _comma_lists(value: object) -> object:
     return [item for part in parts for item in (cast("tuple[str]", part) if isinstance(part, tuple) else [part])]
 
 
+def named_paths(value: object) -> dict[str, str]:
+    """Paths by name, of a mapping or of texts such as NAME=PATH, each of which may hold several. Errors: ValueError."""
+    if isinstance(value, dict):
+        pairs = [(str(name), path) for name, path in cast("dict[object, object]", value).items()]
+    else:
+        texts = _comma_lists(value)
+        if not isinstance(texts, list | tuple):
+            raise ValueError("must be NAME=PATH, or in YAML names with a path each")
+        pairs = [_named_path(text) for text in cast("list[object]", texts)]
+    named: dict[str, str] = {}
+    for name, path in pairs:
+        if not name.strip() or not isinstance(path, str) or not path.strip():
+            raise ValueError("must be NAME=PATH, or in YAML names with a path each")
+        if named.setdefault(name.strip(), path.strip()) != path.strip():
+            raise ValueError(f"gives '{name.strip()}' two paths: give each its own name")
+    return named
+
+
+def _named_path(text: object) -> tuple[str, str]:
+    name, _, path = text.partition("=") if isinstance(text, str) else ("", "", "")
+    return name, path
+
+
 def _host(value: str) -> str:
     bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     if re.fullmatch(r"[A-Za-z0-9._-]{1,253}", bare):
@@ -181,7 +204,7 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seconds = Annotated[float, Field(gt=0, le=_YEAR_S)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=_YEAR_S)]
-IdleSeconds = Annotated[SecondsOrZero, BeforeValidator(_none_is_zero)]
+SecondsOrNone = Annotated[SecondsOrZero, BeforeValidator(_none_is_zero)]
 NumBytes = Annotated[int, BeforeValidator(_size), Field(ge=1, le=2**40)]
 _bytes: TypeAdapter[int] = TypeAdapter(NumBytes)
 MemoryBudget = Annotated[InstanceOf[MemorySize], BeforeValidator(_memory_size)]

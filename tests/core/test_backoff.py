@@ -30,3 +30,16 @@ def test_what_ran_for_long_starts_anew() -> None:
         assert backoff.fail() == 0.2
     backoff.fail()
     assert backoff.num_failures == 2
+
+
+def test_what_begins_again_knows_how_long_it_was_gone() -> None:
+    backoff = Backoff()
+    backoff.fail()
+    assert backoff.begin() is None, "it did not run before"
+    backoff.fail()
+    backoff.fail()
+    assert (backoff.begin() or -1) > 0
+    assert backoff.begin() is None
+    backoff.fail()
+    backoff.reset()
+    assert backoff.begin() is None, "it was not wanted meanwhile"

@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import re
+import resource
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,9 +15,9 @@ import pytest
 from loguru import logger
 
 from app.core.events import Finished
-from app.errors import InternalError, ModelLoadError, ModelUnavailable
+from app.errors import InternalError, ModelLoadError, ModelUnavailable, OutOfMemory, ServerError
 from tests.fixtures import tiny_lm
-from tests.fixtures.faulty_models import inflict, write
+from tests.fixtures.faulty_models import Fault, inflict, write
 from tests.fixtures.serving import read_to_end, run, running, spec, streaming, until
 
 # Far longer than a turn of a tiny model, even on a machine that is busy.
@@ -156,12 +159,106 @@ class TestCrashLoop:
             await run(registry, "a")
 
 
-async def test_an_exception_in_a_forward_pass_ends_its_request_alone(faulty: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("quit", "it exited with status 1"),
+        ("cut", "it exited with status 0"),
+        ("babble", "it sent something unreadable"),
+    ],
+)
+async def test_a_worker_that_breaks_off(
+    faulty: Path, llama_folder: Path, tmp_path: Path, lines: list[str], fault: Fault, cause: str
+) -> None:
+    other = spec(llama_folder, "other")
+    async with running(tmp_path, spec(faulty, "a", trust_remote_code=True), other) as registry:
+        model = registry.models["a"]
+        await asyncio.gather(model.load(), registry.models["other"].load())
+        pid = model.worker_pid
+        async with streaming(registry, "other") as neighbour:
+            told = inflict(faulty, fault)
+            with pytest.raises(ModelUnavailable, match=cause):
+                await run(registry, "a")
+            told.unlink()
+            assert isinstance(await read_to_end(neighbour), Finished)
+        await run(registry, "a")
+        assert (model.num_restarts, is_gone(pid)) == (1, True)
+    assert len([line for line in lines if re.fullmatch(r"a is ready again after \d+\.\d s", line)]) == 1
+
+
+async def test_an_exception_while_it_loads(faulty: Path, tmp_path: Path, lines: list[str]) -> None:
+    cause = inflict(faulty, "refuse")
+    async with running(tmp_path, spec(faulty, "a", trust_remote_code=True)) as registry:
+        with pytest.raises(ModelLoadError, match="told to"):
+            await run(registry, "a")
+        cause.unlink()
+        await registry.models["a"].load()
+        await run(registry, "a")
+    assert not any("ready again" in line for line in lines), "it was not ready before"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="limits of other processes can be set on Linux only")
+async def test_memory_that_runs_out_under_load(llama_folder: Path, tmp_path: Path) -> None:
+    async with running(tmp_path, *(spec(llama_folder, name) for name in ("hit", "other"))) as registry:
+        hit, other = registry.models.values()
+        await asyncio.gather(hit.load(), other.load())
+        pid = hit.worker_pid
+        assert pid is not None
+        async with AsyncExitStack() as stack:
+            neighbour = await stack.enter_async_context(streaming(registry, "other"))
+            victims = [await stack.enter_async_context(streaming(registry, "hit", 10_000)) for _ in range(3)]
+            resource.prlimit(pid, resource.RLIMIT_AS, (2**20, resource.RLIM_INFINITY))
+            for victim in victims:
+                # Whatever wants memory first says so, or the process dies of it.
+                with pytest.raises(ModelUnavailable, match=r"Memory ran out|ended unexpectedly"):
+                    await read_to_end(victim)
+            assert isinstance(await read_to_end(neighbour), Finished)
+            await run(registry, "other")
+        if not is_gone(pid):
+            resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await run(registry, "hit")
+        assert (other.num_restarts, other.admission.counts.failed) == (0, 0)
+
+
+async def test_ten_deaths_leave_nothing_behind(llama_folder: Path, tmp_path: Path) -> None:
+    async with running(tmp_path, spec(llama_folder, "a")) as registry:
+        model = registry.models["a"]
+        await run(registry, "a")
+        await model.unload(10)
+        num_before, tasks_before = num_files(), len(asyncio.all_tasks())
+        pids: list[int] = []
+        for number in range(10):
+            loading = asyncio.create_task(model.load())
+            if number < 3:
+                await loading
+            else:
+                await until(lambda: model.worker_pid not in (None, *pids), "the next one is started")
+                # Before it reads what it is to load, while it imports, and later.
+                await asyncio.sleep(number / 20)
+            pid = model.worker_pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            if number >= 3:
+                with pytest.raises(ModelLoadError, match="SIGKILL"):
+                    await loading
+            await until(lambda: model.worker_pid is None, "its death is noticed")
+            assert is_gone(pid)
+            pids.append(pid)
+        assert len(set(pids)) == 10
+        assert (num_files(), len(asyncio.all_tasks())) == (num_before, tasks_before)
+        await model.load()
+        await run(registry, "a")
+
+
+@pytest.mark.parametrize(("fault", "told"), [("raise", InternalError), ("overreach", OutOfMemory)])
+async def test_an_exception_in_a_forward_pass_ends_its_request_alone(
+    faulty: Path, tmp_path: Path, fault: Fault, told: type[ServerError]
+) -> None:
     async with running(tmp_path, spec(faulty, "a", trust_remote_code=True)) as registry:
         model = registry.models["a"]
         await model.load()
-        cause = inflict(faulty, "raise")
-        with pytest.raises(InternalError):
+        cause = inflict(faulty, fault)
+        with pytest.raises(told):
             await run(registry, "a")
         cause.unlink()
         await run(registry, "a")
@@ -194,4 +291,18 @@ async def test_a_folder_that_is_gone_when_the_worker_dies(llama_folder: Path, tm
         assert str(folder) in (model.reason or "")
         shutil.copytree(llama_folder, folder)
         await until(lambda: model.state == "ready", "nobody asks, and it is there again")
+        await run(registry, "a")
+
+
+async def test_a_download_that_broke_off(llama_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llama_folder, folder)
+    weights = next(folder.glob("*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    async with running(tmp_path, spec(folder, "a")) as registry:
+        with pytest.raises(ModelLoadError, match=rf"'{folder}' cannot be loaded: .*"):
+            await run(registry, "a")
+        weights.write_bytes(whole)
+        await registry.models["a"].load()
         await run(registry, "a")

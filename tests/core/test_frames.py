@@ -150,7 +150,7 @@ REQUEST_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
 }
 INFO = st.builds(frames.ModelInfo, st.sampled_from(get_args(requests.Kind)), COUNT, TEXT, NUMBER, TEXT)
 TO_WORKER_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
-    frames.Load: st.builds(frames.Load, TEXT, TEXT),
+    frames.Load: st.builds(frames.Load, TEXT, TEXT, st.none() | COUNT),
     frames.Submit: st.builds(frames.Submit, COUNT, st.one_of(*REQUEST_BY_TYPE.values())),
     frames.Cancel: st.builds(frames.Cancel, COUNT),
     frames.Inspect: st.builds(frames.Inspect, COUNT, st.booleans()),
@@ -161,10 +161,10 @@ CACHES = st.builds(frames.CacheStats, **dict.fromkeys(frames.CacheStats.__struct
 TO_SERVER_BY_TYPE: dict[type[Any], st.SearchStrategy[Any]] = {
     frames.Turn: st.builds(frames.Turn, st.lists(st.tuples(COUNT, st.one_of(*BY_TYPE.values())), max_size=5)),
     frames.Progress: st.builds(frames.Progress, TEXT),
-    frames.Ready: st.builds(frames.Ready, INFO),
+    frames.Ready: st.builds(frames.Ready, INFO, TEXT, COUNT),
     frames.LoadFailed: st.builds(frames.LoadFailed, TEXT),
     frames.Inspected: st.builds(frames.Inspected, COUNT, CACHES),
-    frames.Pulse: st.builds(frames.Pulse, st.none() | COUNT, st.none() | COUNT),
+    frames.Pulse: st.builds(frames.Pulse, st.none() | COUNT, st.none() | COUNT, COUNT),
     frames.LogLine: st.builds(frames.LogLine, st.sampled_from(["DEBUG", "INFO", "WARNING", "ERROR"]), TEXT),
 }
 TO_WORKER = st.lists(st.one_of(*TO_WORKER_BY_TYPE.values()), max_size=5)

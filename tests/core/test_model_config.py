@@ -1,6 +1,6 @@
 import pytest
 
-from app.core.model_config import context_length, kv_numbers
+from app.core.model_config import context_length, kv_numbers, num_heads
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,16 @@ def test_the_context_is_the_models_or_less(config: dict[str, object], asked: int
 )
 def test_a_token_of_the_kv_cache(config: dict[str, object], numbers: int) -> None:
     assert kv_numbers(config) == numbers
+
+
+@pytest.mark.parametrize(
+    ("config", "heads"),
+    [
+        ({"num_attention_heads": 9}, 9),
+        ({"n_head": 12}, 12),
+        ({"num_attention_heads": 4, "text_config": {"num_attention_heads": 8}}, 8),
+        ({"model_type": "mamba"}, 0),
+    ],
+)
+def test_heads_are_those_of_the_language_model(config: dict[str, object], heads: int) -> None:
+    assert num_heads(config) == heads

@@ -154,6 +154,9 @@ class TestDocuments:
             reply = server.send(method.upper(), path.replace("{model_id}", "tiny/llama"))
             # Those that name an object find none.
             expected = (404, 405) if "{" in path and "model_id" not in path else (200, 400)
+            if (method, path) == ("delete", "/v1/models/{model_id}"):
+                # It is off here.
+                expected = (403,)
             assert reply.status_code in (*expected, 400), (method, path)
 
     def test_have_no_loose_ends(self, document: dict[str, Any]) -> None:

@@ -21,7 +21,14 @@ def uncommented(text: str) -> str:
 def examples_apply(settings: Settings, knobs: tuple[Knob, ...]) -> bool:
     """Whether every setting without a default has the value of its example."""
     owners = [settings if knob in SERVER_KNOBS else settings.models[0] for knob in knobs]
-    return all(getattr(owner, knob.field) not in (None, ()) for owner, knob in zip(owners, knobs, strict=True))
+    return all(getattr(owner, knob.field) not in (None, (), {}) for owner, knob in zip(owners, knobs, strict=True))
+
+
+def without(text: str, name: str) -> tuple[str, tuple[Knob, ...]]:
+    """An example without a setting that another one rules out, and the knobs that are left in it."""
+    kept = [line for line in text.splitlines() if not re.match(rf"\s*{name}\s*[=:]", line, re.IGNORECASE)]
+    assert len(kept) == len(text.splitlines()) - 1
+    return "\n".join(kept), tuple(knob for knob in KNOBS if knob.field != name)
 
 
 @pytest.mark.parametrize("name", list(documents()))
@@ -53,20 +60,24 @@ def test_examples_as_they_are_give_the_defaults(tmp_path: Path) -> None:
     assert from_files.model_copy(update={"config": None}) == load_settings({}, {}, tmp_path)
 
 
-def test_the_uncommented_env_example_loads(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text(uncommented(documents()[".env.example"]))
+@pytest.mark.parametrize("left_out", ["adapter_path", "adapters"])
+def test_the_uncommented_env_example_loads(left_out: str, tmp_path: Path) -> None:
+    text, knobs = without(uncommented(documents()[".env.example"]), left_out)
+    (tmp_path / ".env").write_text(text)
     (tmp_path / "template.jinja").write_text("")
     (tmp_path / "pictures").mkdir()
     write_access_files(tmp_path)
     (tmp_path / "config.yaml").write_text("")
-    assert examples_apply(load_settings({"no_log_file": "false"}, {}, tmp_path), KNOBS)
+    assert examples_apply(load_settings({"no_log_file": "false"}, {}, tmp_path), knobs)
 
 
-def test_the_uncommented_yaml_example_loads(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(uncommented(documents()["config.example.yaml"]))
+@pytest.mark.parametrize("left_out", ["adapter_path", "adapters"])
+def test_the_uncommented_yaml_example_loads(left_out: str, tmp_path: Path) -> None:
+    text, knobs = without(uncommented(documents()["config.example.yaml"]), left_out)
+    (tmp_path / "config.yaml").write_text(text)
     (tmp_path / "template.jinja").write_text("")
     (tmp_path / "pictures").mkdir()
     write_access_files(tmp_path)
     settings = load_settings({"config": "config.yaml"}, {}, tmp_path)
-    assert examples_apply(settings, KNOBS)
+    assert examples_apply(settings, knobs)
     assert settings.models[0].model_path == SAMPLE_MODEL

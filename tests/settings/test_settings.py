@@ -15,6 +15,10 @@ KEY = "sk-very-secret-123"
 
 # For every setting but `config` a text that is not its default; a new setting needs one here.
 SAMPLES = {
+    "models_dir": "models",
+    "serve_hub_cache": "true",
+    "allow_models": "owner/*",
+    "allow_model_deletion": "true",
     "host": "localhost",
     "port": "9001",
     "api_key": KEY,
@@ -47,6 +51,7 @@ SAMPLES = {
     "log_file": "server.log",
     "log_json": "on",
     "log_prompts": "true",
+    "otlp_endpoint": "http://localhost:4318",
     "model_path": "org/model",
     "model_type": "whisper",
     "served_model_name": "mine",
@@ -56,6 +61,7 @@ SAMPLES = {
     "trust_remote_code": "true",
     "chat_template_file": "template.jinja",
     "adapter_path": "adapter",
+    "adapters": "mine=adapters/mine,other=/adapters/other",
     "context_length": "2048",
     "max_concurrency": "3",
     "queue_size": "0",
@@ -124,9 +130,8 @@ def value_of(settings: Settings, knob: Knob) -> object:
 
 def test_every_setting_has_a_sample() -> None:
     assert {knob.field for knob in KNOBS} == set(SAMPLES)
-    assert {knob.field for knob in KNOBS} | {"config", "models", "named_keys"} == set(Settings.model_fields) | set(
-        ModelSpec.model_fields
-    )
+    others = {"config", "models", "found_spec", "named_keys"}
+    assert {knob.field for knob in KNOBS} | others == set(Settings.model_fields) | set(ModelSpec.model_fields)
 
 
 @pytest.mark.parametrize(("knob", "name"), NAMES, ids=[name for _, name in NAMES])
@@ -135,7 +140,7 @@ def test_every_name_works_in_every_source(tmp_path: Path, knob: Knob, name: str)
     write_access_files(tmp_path)
     default = value_of(load(tmp_path), knob)
     text = SAMPLES[knob.field]
-    by_flag = value_of(load(tmp_path, {name: (text,) if knob.kind == "list" else text}), knob)
+    by_flag = value_of(load(tmp_path, {name: (text,) if knob.kind in ("list", "paths") else text}), knob)
     by_variable = value_of(load(tmp_path, {}, **{variable_of(name): text}), knob)
     section = (
         f"server:\n  {name}: {text}\n"
@@ -329,3 +334,75 @@ def test_settings_do_not_change() -> None:
         Settings().port = 1  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValidationError):
         ModelSpec.model_validate({"model_path": "a", "message_converter": "b"})
+
+
+def test_adapters_are_paths_by_name(tmp_path: Path) -> None:
+    expected = {"mine": tmp_path / "adapters/mine", "other": Path("/other")}
+    assert load(tmp_path, {"adapter": ("mine=adapters/mine", "other=/other")}).models[0].adapters == expected
+    assert load(tmp_path, LORA_MODULES="mine=adapters/mine, other=/other").models[0].adapters == expected
+    text = "models:\n  - model_path: m\n    adapters:\n      mine: adapters/mine\n      other: /other\n"
+    spec = load(tmp_path, CONFIG=yaml(tmp_path, text)).models[0]
+    assert spec.adapters == expected
+    assert spec.ids == ("m", "mine", "other")
+    assert ModelSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("adapters: {mine: 3}", "must be NAME=PATH, or in YAML names with a path each"),
+        ("adapters: {mine: }", "must be NAME=PATH, or in YAML names with a path each"),
+        ("adapters: [mine]", "must be NAME=PATH, or in YAML names with a path each"),
+        ("adapters: [mine=]", "must be NAME=PATH, or in YAML names with a path each"),
+        ("adapters: [=a]", "must be NAME=PATH, or in YAML names with a path each"),
+        ("adapters: [[mine=a]]", "must be NAME=PATH, or in YAML names with a path each"),
+        ("adapters: true", "must be NAME=PATH, or in YAML names with a path each"),
+        ("adapters: [mine=a, mine=b]", "gives 'mine' two paths: give each its own name"),
+    ],
+)
+def test_what_is_no_adapter_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    config = yaml(tmp_path, f"models:\n  - model_path: m\n    {text}\n")
+    assert refusal(tmp_path, CONFIG=config) == f"models[0].adapters in c.yaml {said}"
+
+
+def test_adapters_beside_a_fixed_one_or_of_another_kind_are_refused(tmp_path: Path) -> None:
+    said = refusal(tmp_path, {"adapter": "mine=a", "adapter_path": "b"})
+    assert said.startswith("a model with an adapter_path is served with that one only")
+    assert "'mine'" in said
+    said = refusal(tmp_path, {"adapter": "mine=a", "model_type": "embeddings"})
+    assert said == "a model of type embeddings takes no adapters: leave out the adapter 'mine'"
+    assert load(tmp_path, {"adapter": "mine=a", "model_type": "lm"}).models[0].adapters
+
+
+def test_names_of_adapters_are_nobody_elses(tmp_path: Path) -> None:
+    two = "models:\n  - {model_path: m, adapters: {mine: a}}\n  - {model_path: n, %s}\n"
+    for other in ("served_model_name: mine", "adapters: {mine: b}"):
+        said = refusal(tmp_path, CONFIG=yaml(tmp_path, two % other))
+        assert "would be served as 'mine': give each its own" in said
+    said = refusal(tmp_path, {"adapter": "m=a", "model_path": "m"})
+    assert said == "a model and an adapter, or two adapters, would be served as 'm': give each its own name"
+
+
+class TestModelsThatAreFound:
+    def test_are_enough_without_the_sample(self, tmp_path: Path) -> None:
+        assert load(tmp_path, {"models_dir": "m"}).models == ()
+        assert load(tmp_path, SERVE_HUB_CACHE="true").models == ()
+        assert load(tmp_path, {"serve_hub_cache": "false"}).models[0].name == SAMPLE_MODEL
+        assert load(tmp_path, CONFIG=yaml(tmp_path, "server: {models_dir: m}")).models == ()
+        assert [model.name for model in load(tmp_path, {"models_dir": "m", "model_path": "a"}).models] == ["a"]
+        both = yaml(tmp_path, "server: {models_dir: m, allow_models: [a/*, b]}\nmodels: [{model_path: a}]")
+        settings = load(tmp_path, CONFIG=both)
+        assert ([model.name for model in settings.models], settings.allow_models) == (["a"], ("a/*", "b"))
+
+    def test_get_what_flags_and_environment_say_of_every_model(self, tmp_path: Path) -> None:
+        flags = {"models_dir": "m", "model_path": "a", "tool_call_parser": "hermes", "queue_size": "7"}
+        config = yaml(tmp_path, "models: [{model_path: b, queue_timeout: 9}]")
+        settings = load(tmp_path, flags, MAX_CONCURRENCY="2", ON_DEMAND_IDLE_TIMEOUT="60", CONFIG=config)
+        expected = ModelSpec(on_demand=True, queue_size=7, max_concurrency=2, on_demand_idle_timeout=60)
+        assert settings.found_spec == expected
+        assert settings.models[0].tool_call_parser == "hermes"
+
+    @pytest.mark.parametrize("name", ["served_model_name", "adapter_path", "tool_call_parser", "lora_paths"])
+    def test_get_nothing_that_is_of_one_model(self, tmp_path: Path, name: str) -> None:
+        sentence = refusal(tmp_path, {"models_dir": "m", name: "x"})
+        assert sentence.startswith(f"--{name.replace('_', '-')} is of one model")

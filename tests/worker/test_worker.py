@@ -1,4 +1,5 @@
 import os
+import resource
 import select
 import shutil
 import signal
@@ -6,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -339,6 +341,18 @@ class TestTheEnd:
         fresh.process.stdout.close()  # type: ignore[union-attr]
         fresh.socket.close()
         assert fresh.exit_code() == 1
+
+    @pytest.mark.skipif(sys.platform == "darwin", reason="limits of other processes can be set on Linux only")
+    def test_a_thread_that_ends_is_the_end(self, fresh: Worker, llama_folder: Path) -> None:
+        fresh.send(fresh.load(llama_folder))
+        fresh.ready()
+        resource.prlimit(fresh.process.pid, resource.RLIMIT_AS, (2**20, resource.RLIM_INFINITY))
+        # More than there is memory for.
+        big = GenerationRequest(Conversation([Message("user", "x" * 2**26)]))
+        with suppress(ConnectionError):
+            fresh.send(frames.Submit(1, big))
+        assert fresh.exit_code() == 1
+        assert "MemoryError" in fresh.output()
 
     def test_a_socket_that_closes_in_the_middle_of_a_generation(self, fresh: Worker, llama_folder: Path) -> None:
         fresh.send(fresh.load(llama_folder))

@@ -46,6 +46,7 @@ class ResponseDesk:
 
     async def prepare(self, body: ResponseRequest, record: RequestRecord) -> Making:
         """A response that can be made. Errors: InvalidRequest, NotFound."""
+        await self.place.registry.seek(body.model)
         return Making(self.place, await self.read(body), conversation_of(body), record)
 
     async def read(self, body: ResponseRequest) -> Order:

@@ -13,10 +13,10 @@ from mlx_whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, get_tokenizer
 from mlx_whisper.whisper import ModelDimensions, Whisper
 
 from app.core.events import Transcribed
-from app.core.failures import to_event
+from app.core.failures import of_exception, to_event
 from app.core.frames import ModelInfo
 from app.core.requests import TranscriptionRequest
-from app.errors import InternalError, InvalidRequest, ModelLoadError
+from app.errors import InvalidRequest, ModelLoadError
 from app.handler import device
 from app.handler.base import Handler
 from app.handler.recording import read_recording
@@ -90,10 +90,10 @@ class WhisperHandler(Handler[TranscriptionRequest, PreparedTranscription]):
     def _step(self, request_id: int, steps: Steps) -> None:
         try:
             events = next(steps)
-        except Exception:
+        except Exception as error:
             logger.exception("a step of a transcription failed")
             del self._running[request_id]
-            self.emit(request_id, to_event(InternalError()))
+            self.emit(request_id, to_event(of_exception(error)))
             return
         for event in events:
             self.emit(request_id, event)

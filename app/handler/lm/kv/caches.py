@@ -143,6 +143,11 @@ def flat_layers(cache: Cache) -> Iterator[Any]:
             yield layer
 
 
+def num_bytes(cache: Cache) -> int:
+    """Memory that a model's caches take."""
+    return sum(layer.nbytes for layer in flat_layers(cache))
+
+
 def is_span(layer: Any) -> bool:
     """Whether a layer's cache can be cut by position: something of its own for every token."""
     return type(layer) in (KVCache, BatchKVCache, QuantizedCache)

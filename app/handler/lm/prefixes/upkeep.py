@@ -11,20 +11,15 @@ from app.handler.lm.prefixes.prefix_files import PrefixFiles
 from app.handler.lm.prefixes.prefix_folder import fingerprint, folder_of, remove_outdated
 from app.settings import ModelSpec
 
-# Of the memory a model may use, where the settings say nothing.
-_MEMORY_SHARE = 0.15
 # Shorter than what the server waits for the process to end.
 _CLOSING_S = 8.0
 _WRITING_PAUSE_S = 0.05
 _SHORTEST_EXPIRY_PAUSE_S = 0.05
 
 
-def open_prefix_cache(spec: ModelSpec, folder: Path, form: CacheForm) -> PrefixCache:
+def open_prefix_cache(spec: ModelSpec, folder: Path, form: CacheForm, max_bytes: int) -> PrefixCache:
     """The prefix cache that the settings ask for, of the model in `folder`."""
-    budget = spec.prompt_cache_bytes
-    if budget is None:
-        budget = int(_MEMORY_SHARE * device.memory_bytes())
-    limits = PrefixCacheLimits(budget, spec.prompt_cache_size, spec.prompt_cache_ttl or None)
+    limits = PrefixCacheLimits(max_bytes, spec.prompt_cache_size, spec.prompt_cache_ttl or None)
     files = None
     if spec.prompt_cache_dir is not None and not limits.allow_nothing:
         version = fingerprint(folder, form, spec.adapter_path)
