@@ -21,6 +21,7 @@ from loguru import logger
 from app.core import failures, frames
 from app.core.events import Event, LastEvent
 from app.core.requests import Request
+from app.core.steps import Steps
 from app.errors import InternalError, ModelLoadError, ServerError
 from app.handler.base import AnyHandler
 from app.settings import ModelSpec
@@ -44,25 +45,6 @@ class Job:
         self.request = request
         self.is_cancelled = False
         self.prepared: Any = None  # what this handler's `prepare` gave
-
-
-class Steps:
-    """The pieces of work of one thread, which alone writes here; the reader only looks."""
-
-    __slots__ = ("_count", "current")
-
-    def __init__(self) -> None:
-        self._count = 0
-        self.current: int | None = None  # None while the thread waits for something to do
-
-    def begin(self) -> None:
-        """The thread goes on to its next piece of work."""
-        self._count += 1
-        self.current = self._count
-
-    def rest(self) -> None:
-        """The thread has nothing to do."""
-        self.current = None
 
 
 class Worker:

@@ -1,5 +1,7 @@
 """What a model can do, from what is known of it."""
 
+from functools import lru_cache
+
 from app.core.conversation import MediaKind
 from app.core.requests import Kind
 from app.core.served_model import ServedModel
@@ -35,7 +37,7 @@ def capabilities(
         return _OF_OTHER_KINDS[kind]
     if template is None:
         return None
-    detected = detect_family(template, frozenset(), None).family
+    detected = _family(template)
     found: list[Capability] = ["chat"]
     # Who is not told of tools by its template is told by a prompt of the server's own.
     if spec.tool_call_parser != "none":
@@ -43,6 +45,12 @@ def capabilities(
     if _reasons(spec.reasoning_parser, detected, template):
         found.append("reasoning")
     return [*found, *(_OF_SENSES[sense] for sense in senses)] if kind == "vlm" else found
+
+
+@lru_cache(maxsize=1024)
+def _family(template: str) -> str | None:
+    """Found out once: for hundreds of models it takes a good part of a second."""
+    return detect_family(template, frozenset(), None).family
 
 
 def _reasons(option: str | None, detected: str | None, template: str) -> bool:

@@ -47,9 +47,10 @@ async def get_queue_stats(request: Request) -> QueueStatsReply:
 
 
 def _health(registry: Registry) -> Health:
-    models = {name: _model_health(model) for name, model in registry.models.items()}
+    # What is found on the machine beside them is not for everybody to know: no key is asked for here.
+    models = {name: _model_health(model) for name, model in registry.configured.items()}
     first = next(iter(models), None)
-    missing = [name for name, model in registry.models.items() if not _is_there(model)]
+    missing = [name for name, model in registry.configured.items() if not _is_there(model)]
     reason = next((f"{name}: {models[name].reason or models[name].status}" for name in missing), None)
     return Health(
         status="ok" if reason is None else "unhealthy",

@@ -17,6 +17,8 @@ class DiskView:
     def __init__(self, spec: ModelSpec) -> None:
         self.files: ModelFiles | None = None
         self.expected_bytes = 0
+        # Set when they were looked at for the first time, or never will be.
+        self.is_known = asyncio.Event()
         self._spec = spec
         self._used: Path | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -26,9 +28,10 @@ class DiskView:
         self.files = await asyncio.to_thread(read_model_files, self._spec, self._used)
         if self.files is None:
             self.expected_bytes = 0
-            return
-        memory_bytes, is_cpu = machine.memory_bytes(), machine.computes_on_cpu()
-        self.expected_bytes = expected_bytes(self.files, self._spec, memory_bytes=memory_bytes, is_cpu=is_cpu)
+        else:
+            memory_bytes, is_cpu = machine.memory_bytes(), machine.computes_on_cpu()
+            self.expected_bytes = expected_bytes(self.files, self._spec, memory_bytes=memory_bytes, is_cpu=is_cpu)
+        self.is_known.set()
 
     def note_folder(self, folder: Path) -> None:
         """The model was loaded from there: of what was not on this machine before, more is known now."""
@@ -38,5 +41,6 @@ class DiskView:
 
     async def close(self) -> None:
         """Wait until nobody looks any more."""
+        self.is_known.set()
         if self._looking is not None:
             await asyncio.wait([self._looking])

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from loguru import logger
 
+from app.core.own_thread import run_in_own_thread
 from app.core.served_model import ServedModel
 from app.errors import Conflict, ModelNotFound
 from app.settings import ModelSpec
@@ -55,10 +57,11 @@ class FoundModels:
         self._num_scans = 0
         self._deleting = set[str]()
         self._tasks = set[asyncio.Task[None]]()
+        self._first_look: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
         """Begin to look for them, for whoever asks for metrics and the like before anybody lists them."""
-        looking = asyncio.create_task(self.refresh(), name="first look for models")
+        looking = self._first_look = asyncio.create_task(self.refresh(), name="first look for models")
         self._keep(looking)
         return looking
 
@@ -70,14 +73,14 @@ class FoundModels:
                 # Somebody began to look after this was asked for.
                 return
             self._num_scans += 1
-            found = await asyncio.to_thread(self._finder.find_all)
+            found = await run_in_own_thread(self._finder.find_all, "look for models")
             known = self.models
             self._take(found, set(known) | set(found) - self._taken)
             new = [model for name, model in self.models.items() if known.get(name) is not model]
             if new:
                 names = [one.spec.name for one in new[:_MOST_LOGGED]] + ["..."] * (len(new) > _MOST_LOGGED)
                 logger.info("found {} models that can be served: {}", len(new), ", ".join(names))
-            await asyncio.gather(*(model.life.disk.look() for model in new))
+            await asyncio.gather(*(model.life.is_known.wait() for model in new))
 
     async def look_for(self, name: str) -> None:
         """Look for one, unless it is known and can be used. Errors: ModelNotFound where it cannot be served."""
@@ -86,7 +89,7 @@ class FoundModels:
             return
         async with self._one_at_a_time:
             try:
-                place = await asyncio.to_thread(self._finder.find, name)
+                place = await run_in_own_thread(partial(self._finder.find, name), "look for a model")
             except ModelNotFound:
                 self._take({}, {name})
                 raise
@@ -105,16 +108,22 @@ class FoundModels:
             raise Conflict(f"The model '{name}' is being deleted already.")
         self._deleting.add(name)
         try:
-            remove = await asyncio.to_thread(self._finder.plan_removal, name, others)
+            plan = partial(self._finder.plan_removal, name, others)
+            remove = await run_in_own_thread(plan, "look before a deletion")
             await model.withdraw(timeout_s)
             self.models = {key: one for key, one in self.models.items() if one is not model}
             await asyncio.to_thread(remove)
             logger.info("{}: deleted from disk", name)
         finally:
-            self._deleting.discard(name)
+            # A look that goes on now may have seen what is gone.
+            async with self._one_at_a_time:
+                self._deleting.discard(name)
 
     async def close(self) -> None:
-        """Wait until nothing is looked for, and those that are no longer there are gone."""
+        """Look no further, and wait until those that are no longer there are gone."""
+        # Its thread may never end, as with a network drive that does not answer.
+        if self._first_look is not None:
+            self._first_look.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 

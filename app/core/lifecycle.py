@@ -39,12 +39,10 @@ class Lifecycle:
         self.info: frames.ModelInfo | None = None
         self.disk = DiskView(spec)
         self.worker: WorkerProcess | None = None
-        self.num_loads = 0
-        self.num_unloads = 0
-        self.num_restarts = 0
+        self.num_loads = self.num_unloads = self.num_restarts = 0
         self.line = ModelLine(spec.queue_size, spec.queue_timeout, self._note_lease)
         self.settled = asyncio.Event()
-        self.is_known = asyncio.Event()
+        self.is_known = self.disk.is_known
         self._load = load
         self._residency = residency
         self._num_slots = num_slots
@@ -175,7 +173,7 @@ class Lifecycle:
     async def _live(self) -> None:
         if self.spec.on_demand:
             # So that something is known of it before anybody asks for it.
-            await self._look()
+            await self.disk.look()
         while not self._is_stopped:
             await self._until_wanted()
             self._move("loading")
@@ -199,17 +197,13 @@ class Lifecycle:
 
     async def _stay_loaded(self) -> str:
         """Load the model and keep it running until it is unloaded; gives the reason. Errors: ModelLoadError."""
-        await self._look()
+        await self.disk.look()
         if not await self._residency.enter(self):
             return "nobody waits for it any longer"
         try:
             return await self._keep_running()
         finally:
             self._residency.leave(self)
-
-    async def _look(self) -> None:
-        await self.disk.look()
-        self.is_known.set()
 
     async def _keep_running(self) -> str:
         """Run one worker after the other until one was unloaded; gives the reason. Errors: ModelLoadError."""

@@ -34,7 +34,7 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     # process and the model's own thread need. 2^14 cycles last from one multiplication to the next; then they sleep.
     environment.setdefault("OPENBLAS_THREAD_TIMEOUT", "14")
     # cuDNN's attention is made ready for every new length of prompt and cache, 40 ms each time: longer than prefilling
-    # a prompt takes. Without it MLX uses kernels of its own for decoding, too, which are faster.
+    # a prompt takes.
     environment.setdefault("MLX_CUDA_USE_CUDNN_SDPA", "0")
     return environment
 

@@ -44,6 +44,9 @@ def read_config(folder: Path) -> dict[str, object]:
     """The config.json of a model's folder. Errors: ModelLoadError."""
     path = folder / "config.json"
     try:
+        # Whoever opens a pipe waits for what may never come.
+        if path.exists() and not path.is_file():
+            raise ModelLoadError(f"'{path}' is not a file: put the model's own there.")
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelLoadError(f"'{folder}' is not a model folder: it has no config.json.") from None
@@ -51,6 +54,8 @@ def read_config(folder: Path) -> dict[str, object]:
         raise ModelLoadError(f"'{path}' cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise ModelLoadError(f"'{path}' does not hold a JSON object.")
+    if not isinstance(config.get("model_type", ""), str | None):
+        raise ModelLoadError(f"'{path}' has a model_type that is not text.")
     return config
 
 

@@ -19,6 +19,8 @@ _WORKER_BYTES = 256 * 2**20
 # The KV cache that a model has room for at least: a long chat, or several short ones.
 _KV_TOKENS = 8192
 _LONGEST_TEMPLATE_FILE = 64 * 2**20
+# It is searched for signs of its family whenever models are listed.
+_LONGEST_TEMPLATE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,9 @@ def place_in_cache(repository_id: str) -> Path | None:
 
     repository = Path(HF_HUB_CACHE) / f"models--{repository_id.replace('/', '--')}"
     try:
-        commit = (repository / "refs" / "main").read_text(encoding="ascii").strip()
+        if not (main := repository / "refs" / "main").is_file():
+            return None
+        commit = main.read_text(encoding="ascii").strip()
         folder = repository / "snapshots" / commit
         return folder if folder.is_dir() else None
     except (OSError, ValueError):
@@ -135,6 +139,6 @@ def _chat_template(spec: ModelSpec, folder: Path) -> str | None:
             found = cast("object", json.loads(text).get("chat_template")) if path.suffix == ".json" else text
         except (OSError, ValueError, AttributeError, RecursionError):
             continue
-        if isinstance(found, str):
+        if isinstance(found, str) and len(found) <= _LONGEST_TEMPLATE:
             return found
     return None

@@ -43,11 +43,12 @@ class Nvml:
     @classmethod
     def open(cls, visible: str | None = None, library: str = _LIBRARY) -> "Nvml | None":
         """None where there is no driver, or none of this kind; `visible` is the value of `CUDA_VISIBLE_DEVICES`."""
-        first = (visible or "0").split(",")[0].strip()
+        first = ("0" if visible is None else visible).split(",")[0].strip()
         device = ctypes.c_void_p()
         try:
             nvml = ctypes.CDLL(library)
-            if nvml.nvmlInit_v2() != _SUCCESS:
+            # An empty list: no GPU is to be seen.
+            if nvml.nvmlInit_v2() != _SUCCESS or not first:
                 return None
             if first.isdigit():
                 found = nvml.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(first)), ctypes.byref(device))

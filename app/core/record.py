@@ -47,7 +47,7 @@ class RequestRecord:
     usage: Usage | None = None
     # Of each choice, in the order of their ends.
     finish_reasons: list[str] = field(default_factory=list[str])
-    # What ended a stream whose status had been sent already.
+    # What ended it, perhaps in a stream whose status had been sent already.
     error: ServerError | None = None
     # The status that was sent, or that the access line shows where none was.
     status: int | None = None

@@ -20,8 +20,9 @@ from app.core.served_model import ServedModel
 from app.errors import Conflict, ModelNotFound, ShuttingDown
 from app.settings import ModelSpec
 
-# In an error message.
+# In an error message: names, and characters of one that is not known.
 _MOST_LISTED = 10
+_LONGEST_SHOWN = 200
 
 
 class Registry:
@@ -32,7 +33,8 @@ class Registry:
     ) -> None:
         self.limits = limits or Limits(len(specs), machine.memory_bytes())
         self._residency = residency = Residency(self.limits)
-        self._configured = {spec.name: ServedModel(spec, cache_dir, residency) for spec in specs}
+        # Those that the settings name.
+        self.configured = {spec.name: ServedModel(spec, cache_dir, residency) for spec in specs}
         taken = frozenset(name for spec in specs for name in spec.ids)
         serve = partial(ServedModel, cache_dir=cache_dir, residency=residency)
         self._found = FoundModels(search, serve, taken) if search else None
@@ -41,17 +43,17 @@ class Registry:
     @property
     def models(self) -> dict[str, ServedModel]:
         """Those that are configured, then those that were found."""
-        return self._configured if self._found is None else {**self._configured, **self._found.models}
+        return self.configured if self._found is None else {**self.configured, **self._found.models}
 
     @property
     def served(self) -> dict[str, ServedModel]:
         """Every id that a request may name: the models', and after each those of its adapters."""
-        configured = {name: model for model in self._configured.values() for name in model.spec.ids}
+        configured = {name: model for model in self.configured.values() for name in model.spec.ids}
         return configured if self._found is None else {**configured, **self._found.models}
 
     def start(self) -> None:
         """Start loading every model that is not on demand, and looking for those to be found; returns at once."""
-        for model in self._configured.values():
+        for model in self.configured.values():
             model.life.start()
         if self._found is not None:
             self._residency.wait_for(self._found.start())
@@ -94,7 +96,7 @@ class Registry:
         served = self.served
         if name is not None and (model := served.get(name)):
             return model
-        only = self._configured or self.models
+        only = self.configured or self.models
         if len(only) == 1 and (name is None or (self._found is None and len(served) == 1)):
             return next(iter(only.values()))
         raise self._unknown(name, "model")
@@ -146,6 +148,9 @@ class Registry:
             yield stream
 
     def _unknown(self, name: str | None, param: str | None) -> ModelNotFound:
+        # A client may send megabytes, which would be compared with every name.
+        if name is not None and len(name) > _LONGEST_SHOWN:
+            name = f"{name[:_LONGEST_SHOWN]}..."
         asked = "No model was named" if name is None else f"The model '{name}' is not served here"
         return ModelNotFound(f"{asked}; this server has {_listed(name, list(self.served))}.", param=param)
 

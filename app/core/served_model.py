@@ -116,8 +116,10 @@ class ServedModel:
     async def unload(self, timeout_s: float) -> None:
         """Unload the model when its requests are through, or break off its loading.
 
-        Errors: Conflict where that takes longer than `timeout_s`, and the model stays, or while it waits to be loaded.
+        Errors: Conflict where that takes longer than `timeout_s`, and the model stays, or while it waits to be loaded;
+        ModelNotFound where it is no longer served.
         """
+        self._check_is_served()
         name, life = self.spec.name, self.life
         before = life.num_unloads
         try:

@@ -5,7 +5,6 @@ Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans and .../gen-
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 from loguru import logger
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
@@ -82,7 +81,7 @@ class Traces:
         own.end(end)
 
     def end(self, request: RequestSpan, route: str | None, status: int, error: ServerError | None) -> None:
-        """End the span of a request; `error` is what ended a stream whose status had been sent."""
+        """End the span of a request; `error` is what ended it, perhaps in a stream whose status had been sent."""
         span, request.is_over = request.span, True
         span.set_attribute("http.response.status_code", status)
         if route is not None:
@@ -102,10 +101,10 @@ def open_traces(endpoint: str) -> Generator[Traces]:
     """Send traces to the OTLP/HTTP collector at `endpoint` while the block runs."""
     # It would write lines for every try to reach the collector.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    about = {"service.version": __version__}
-    if not os.environ.get("OTEL_SERVICE_NAME"):
-        about["service.name"] = "mlx-openai-server"
-    provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
+    # What is given here would win over the environment.
+    about = {"service.name": "mlx-openai-server", "service.version": __version__}
+    resource = Resource.create({**about, **OTELResourceDetector().detect().attributes})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(_Exporter(f"{endpoint.rstrip('/')}/v1/traces")))
     try:
         yield Traces(provider.get_tracer("mlx-openai-server", __version__))

@@ -1,6 +1,7 @@
 """What is missing of a model's files: downloads that were interrupted leave folders that look like models."""
 
 import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def missing_parts(place: Path) -> Iterator[str]:
 
 def _shards(index: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        # Whoever opens a pipe waits for what may never come.
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
+        return sorted({name for name in named if isinstance(name, str)})
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
 
@@ -44,7 +47,9 @@ def _shards(index: Path) -> list[str]:
 def _fault(path: Path) -> str | None:
     """Source: https://huggingface.co/docs/safetensors/index#format."""
     try:
-        size = path.stat().st_size
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            return "is not a file"
         with path.open("rb") as file:
             start = file.read(8)
             if start and _POINTER.startswith(start):
@@ -58,4 +63,4 @@ def _fault(path: Path) -> str | None:
     except ValueError:
         return "is damaged: its head cannot be read"
     expected = 8 + length + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
-    return f"has {size} of its {expected} bytes" if size < expected else None
+    return f"has {about.st_size} of its {expected} bytes" if about.st_size < expected else None

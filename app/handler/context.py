@@ -1,6 +1,8 @@
-"""A quick look at texts far beyond what fits a model."""
+"""Prompts that do not fit a model, and a quick look at texts far beyond what does."""
 
 from collections.abc import Callable, Sequence
+
+from app.errors import ContextLengthExceeded
 
 # More than the characters per token of any text that people write.
 _CHARACTERS_PER_TOKEN = 16
@@ -19,3 +21,12 @@ def num_tokens_at_least(text: str, encode: Callable[[str], Sequence[int]], limit
         return 0
     count = len(encode(head)) - _CUT_TOKENS
     return count if count > limit else 0
+
+
+def too_long(context_length: int, count: str, param: str) -> ContextLengthExceeded:
+    """Of a prompt with `count` tokens, in words; `param` is where the client has put it."""
+    return ContextLengthExceeded(
+        f"This model's context is {context_length} tokens; the prompt has {count} tokens, which leaves no "
+        f"room for an answer. Shorten the {param}.",
+        param=param,
+    )

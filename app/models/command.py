@@ -94,8 +94,7 @@ def remove(name: str, *, yes: bool) -> None:
     size = size_text(removal.freed_bytes)
     if not yes:
         click.confirm(f"Remove {name} ({size}, {removal.folder})?", abort=True)
-    removal.carry_out()
-    if removal.folder.exists():
+    if not removal.carry_out():
         raise Failure(f"{removal.folder} could not be removed whole; see whose its files are (chown, chmod).")
     click.echo(f"{name} is removed; {size} are free again.")
 

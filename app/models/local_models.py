@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from app.core.found_models import MOST_FOUND
 from app.core.model_files import place_in_cache, place_of
 from app.errors import Conflict, ModelLoadError, ModelNotFound
 from app.models.architectures import Architectures
-from app.models.removal import plan_removal_from_cache
+from app.models.removal import Removal, plan_removal_from_cache
 from app.models.servability import fault_of
 from app.settings import ModelSpec, Settings
 
@@ -60,18 +60,15 @@ class LocalModels:
             )
         try:
             removal = plan_removal_from_cache(name)
+            user = next((spec for spec in others if _needs(spec, removal.folder)), None)
         except ModelLoadError as error:
             raise Conflict(error.message) from error
-        for spec in others:
-            if any(_lies_in(path, removal.folder) for path in (spec.model_path, spec.draft_model_path) if path):
-                raise Conflict(f"'{spec.name}' is served here, too, and needs the files of '{name}'.")
-
-        def remove() -> None:
-            removal.carry_out()
-            if removal.folder.exists():
-                raise Conflict(f"'{name}' could not be removed whole; see whose the files are in '{removal.folder}'.")
-
-        return remove
+        # How Python 3.11 and 3.12 say that a link leads to itself.
+        except (OSError, RuntimeError) as error:
+            raise Conflict(f"Whether another model needs the files of '{name}' cannot be seen: {error}.") from error
+        if user is not None:
+            raise Conflict(f"'{user.name}' is served here, too, and needs the files of '{name}'.")
+        return partial(_remove, name, removal)
 
     @cached_property
     def _architectures(self) -> Architectures:
@@ -121,8 +118,11 @@ class LocalModels:
 def problem_of_places(settings: Settings) -> str | None:
     """What is wrong with where models are to be found, in a sentence without its full stop."""
     folder = settings.models_dir
-    if folder is not None and not folder.is_dir():
-        return f"the folder of --models-dir, {folder}, does not exist: make it, or name another one"
+    try:
+        if folder is not None and not folder.is_dir():
+            return f"the folder of --models-dir, {folder}, does not exist: make it, or name another one"
+    except OSError as error:
+        return f"the folder of --models-dir, {folder}, cannot be read ({error.strerror}): name another one"
     if settings.allow_models and not settings.finds_models:
         return "--allow-models has nowhere to find models: give --models-dir or --serve-hub-cache with it"
     if settings.allow_model_deletion and not settings.serve_hub_cache:
@@ -144,10 +144,28 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _lies_in(model_path: str, folder: Path) -> bool:
-    """Whether what would be loaded from a path, or by the name of a repository, lies in a folder."""
-    place = place_of(model_path)
-    return place is not None and place.resolve().is_relative_to(folder.resolve())
+def _remove(name: str, removal: Removal) -> None:
+    """Errors: Conflict where something of it stays."""
+    if not removal.carry_out():
+        raise Conflict(f"'{name}' could not be removed whole; see whose the files are in '{removal.folder}'.")
+
+
+def _places_of(spec: ModelSpec) -> Iterator[Path]:
+    """Where the files lie that a model is loaded from, as far as they are on this machine."""
+    named = (spec.model_path, spec.draft_model_path, *spec.lora_paths)
+    yield from filter(None, (place_of(path) for path in named if path))
+    given = (spec.adapter_path, *spec.adapters.values(), spec.chat_template_file, *map(Path, spec.lora_paths))
+    yield from (path for path in given if path is not None and path.exists())
+
+
+def _needs(spec: ModelSpec, folder: Path) -> bool:
+    return any(_lies_in(place, folder) for place in _places_of(spec))
+
+
+def _lies_in(place: Path, folder: Path) -> bool:
+    """Whether it, or what it is a link to, lies in a folder; names may differ where upper and lower case do not."""
+    parents = {place.parent.resolve(), place.resolve()}
+    return any(one.samefile(folder) for path in parents for one in (path, *path.parents))
 
 
 def _leads_back(path: Path, root: Path) -> bool:

@@ -20,9 +20,14 @@ class Removal:
     freed_bytes: int
     strategy: "DeleteCacheStrategy"
 
-    def carry_out(self) -> None:
-        """Remove it. What cannot be deleted, the library logs as a warning and leaves."""
-        self.strategy.execute()
+    def carry_out(self) -> bool:
+        """Remove it; whether nothing of it is left."""
+        # Of what cannot be deleted the library logs some as a warning, and breaks off at the rest.
+        try:
+            self.strategy.execute()
+            return not self.folder.exists()
+        except OSError:
+            return False
 
 
 def plan_removal(name: str) -> Removal:
@@ -42,6 +47,8 @@ def plan_removal_from_cache(name: str) -> Removal:
         cache = scan_cache_dir()
     except CacheNotFound:
         raise ModelLoadError(f"{name} is not here: there is no cache of the Hugging Face hub.") from None
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"The cache of the Hugging Face hub cannot be read: {error}.") from error
     repo = next((repo for repo in cache.repos if repo.repo_type == "model" and repo.repo_id == name), None)
     if repo is not None and repo.revisions:
         # Repositories that were copied have the same commits: those of no other one are meant.

@@ -77,8 +77,8 @@ class ModelLimits(Fields):
     ] = False
     prefill_step_size: Annotated[
         Count,
-        Knob("Limits", "Prompt tokens read between two steps of the running requests.", "TOKENS"),
-    ] = 512
+        Knob("Limits", "Most prompt tokens read between two steps of the running requests.", "TOKENS"),
+    ] = 2048
     max_kv_bytes: Annotated[
         NumBytes | None,
         Knob(

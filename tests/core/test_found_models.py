@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.core.found_models import Search
+from app.core.model_files import ModelFiles, read_model_files
 from app.core.registry import Registry
 from app.core.room import Limits
 from app.errors import Conflict, ModelLoadError, ModelNotFound
@@ -141,6 +142,78 @@ async def test_one_that_is_being_deleted_is_not_found_again(root: Path, tmp_path
         finder.may_delete.set()
         await deletion
         assert not (root / "one").exists()
+
+
+class Late(LocalModels):
+    """Tells what it has seen when it may."""
+
+    def __init__(self) -> None:
+        super().__init__(None, has_cache=True)
+        self.has_seen = False
+        self.may_tell = threading.Event()
+        self.may_tell.set()
+
+    def find_all(self) -> dict[str, Path]:
+        seen = super().find_all()
+        self.has_seen = True
+        assert self.may_tell.wait(PATIENCE_S)
+        return seen
+
+
+async def test_one_that_was_seen_before_it_was_deleted_is_not_served_again(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(tmp_path / "hub"))
+    place = write_cached(tmp_path / "hub", "owner/a", files_of(llama_folder))
+    finder = Late()
+    async with running(finder, tmp_path) as registry:
+        # The first look may be the second.
+        for _ in range(2):
+            await registry.refresh()
+        finder.may_tell.clear()
+        finder.has_seen = False
+        looking = asyncio.create_task(registry.refresh())
+        await until(lambda: finder.has_seen, "it was seen")
+        deletion = asyncio.create_task(registry.delete("owner/a", PATIENCE_S))
+        await until(lambda: not place.exists(), "it is deleted")
+        # It is not over before the look is.
+        await asyncio.wait([deletion], timeout=0.3)
+        finder.may_tell.set()
+        await asyncio.gather(looking, deletion)
+        assert registry.models == {}
+
+
+async def test_the_end_does_not_wait_for_a_look(root: Path, tmp_path: Path) -> None:
+    finder = Late()
+    finder.may_tell.clear()
+    try:
+        async with asyncio.timeout(PATIENCE_S), running(finder, tmp_path):
+            await until(lambda: finder.has_seen, "it looks")
+    finally:
+        finder.may_tell.set()
+
+
+async def test_files_of_new_ones_are_read_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def noting(spec: ModelSpec, used: Path | None) -> ModelFiles | None:
+        read.append(spec.name)
+        return read_model_files(spec, used)
+
+    monkeypatch.setattr("app.core.disk_view.read_model_files", noting)
+    async with running(LocalModels(root), tmp_path) as registry:
+        await registry.refresh()
+        assert registry.models["one"].kind == "lm"
+    assert read == ["one"]
+
+
+async def test_one_that_goes_is_not_unloaded(root: Path, tmp_path: Path) -> None:
+    async with running(LocalModels(root), tmp_path) as registry:
+        going = await registry.named("one")
+        await going.withdraw(PATIENCE_S)
+        with pytest.raises(ModelNotFound, match="no longer served"):
+            await going.unload(PATIENCE_S)
 
 
 async def test_many_who_list_share_a_look_and_known_names_need_none(root: Path, tmp_path: Path) -> None:

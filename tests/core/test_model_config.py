@@ -1,6 +1,10 @@
+import os
+from pathlib import Path
+
 import pytest
 
-from app.core.model_config import context_length, kv_numbers, num_heads
+from app.core.model_config import context_length, kv_numbers, num_heads, read_config
+from app.errors import ModelLoadError
 
 
 @pytest.mark.parametrize(
@@ -52,3 +56,16 @@ def test_a_token_of_the_kv_cache(config: dict[str, object], numbers: int) -> Non
 )
 def test_heads_are_those_of_the_language_model(config: dict[str, object], heads: int) -> None:
     assert num_heads(config) == heads
+
+
+@pytest.mark.parametrize("model_type", ["[]", "{}", "3"])
+def test_a_type_is_text(tmp_path: Path, model_type: str) -> None:
+    (tmp_path / "config.json").write_text(f'{{"model_type": {model_type}}}')
+    with pytest.raises(ModelLoadError, match="model_type that is not text"):
+        read_config(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ModelLoadError, match="is not a file"):
+        read_config(tmp_path)

@@ -141,3 +141,6 @@ def test_models_are_found_by_name() -> None:
         with pytest.raises(ModelNotFound, match="'one', 'two'") as caught:
             two.find(name)
         assert caught.value.param == "model"
+    with pytest.raises(ModelNotFound) as caught:
+        two.find("three" * 2**20)
+    assert len(caught.value.message) < 300

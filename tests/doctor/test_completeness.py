@@ -1,6 +1,7 @@
 """What is missing of a model."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,15 @@ def test_a_link_whose_target_is_gone(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to(tmp_path / "blob")
     (sentence,) = missing_parts(tmp_path)
     assert sentence == "model.safetensors cannot be read: No such file or directory"
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    os.mkfifo(tmp_path / "model.safetensors.index.json")
+    assert list(missing_parts(tmp_path)) == ["model.safetensors is not a file"]
+
+
+def test_an_index_that_names_no_files(tmp_path: Path) -> None:
+    write_weights(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": 1, "v": ["a"], "u": "b"}}')
+    assert list(missing_parts(tmp_path)) == ["b is missing"]

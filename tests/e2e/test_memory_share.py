@@ -82,7 +82,7 @@ def test_models_that_are_found_have_their_part(tiny_model: Path, tmp_path: Path,
 def test_shares_of_the_memory_are_those_of_the_gpu(tiny_model: Path, tmp_path: Path, start_server: StartServer) -> None:
     library = fake_nvml.build(tmp_path)
     fake_nvml.describe(library, 1000 * MIB)
-    environment = {"LD_LIBRARY_PATH": str(tmp_path)}
+    environment = fake_nvml.environment(library)
     server = start_server(
         "--model-path", tiny_model, "--on-demand", "--memory-budget", "10%", environment=environment
     ).wait_until_ready()

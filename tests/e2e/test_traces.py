@@ -155,10 +155,12 @@ def test_nothing_of_prompts_and_keys_is_sent(server: ServerProcess, collector: C
 def test_the_last_spans_come_before_the_end(tiny_model: Path, start_server: StartServer) -> None:
     with Collector() as collector:
         arguments = ("--model-path", tiny_model, "--served-model-name", MODEL, "--otlp-endpoint", f"{collector.url}/")
-        server = start_server(*arguments).wait_until_ready()
+        environment = {"OTEL_RESOURCE_ATTRIBUTES": "service.name=mine,team=a"}
+        server = start_server(*arguments, environment=environment).wait_until_ready()
         assert server.post(chat()).status_code == 200
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
+        assert {(one.service["service.name"], one.service["team"]) for one in collector.spans} == {("mine", "a")}
         assert {one.name for one in collector.spans} >= {"POST /v1/chat/completions", *PHASES}
 
 

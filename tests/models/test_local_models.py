@@ -1,7 +1,9 @@
 """Which files and folders are models that may be served, and what they are called."""
 
+import errno
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 
 from app.errors import Conflict, ModelNotFound
 from app.models import local_models
-from app.models.local_models import LocalModels
-from tests.fixtures.hub import files_of, write_cached
+from app.models.local_models import LocalModels, problem_of_places
+from app.settings import ModelSpec, Settings
+from tests.fixtures.hub import COMMIT, files_of, write_cached
 
 Write = Callable[[str], Path]
 
@@ -35,8 +38,10 @@ def test_folders_and_gguf_files_on_two_levels(root: Path, write: Write) -> None:
     for name in ("owner/c.gguf", "d.GGUF", "owner/deeper/g.gguf", "notes.txt", "model.safetensors"):
         (root / name).write_bytes(b"GGUF")
     (root / "folder.gguf").mkdir()
-    (root / os.fsdecode(b"\xff")).mkdir()
-    shutil.copytree(root / "a", root / os.fsdecode(b"\xff") / "h")
+    if sys.platform != "darwin":
+        # A Mac's file system has no names that are no text.
+        (root / os.fsdecode(b"\xff")).mkdir()
+        shutil.copytree(root / "a", root / os.fsdecode(b"\xff") / "h")
     models = LocalModels(root)
     assert models.find_all() == {name: root / name for name in sorted(names)}
     assert {name: models.find(name) for name in names} == {name: root / name for name in names}
@@ -125,3 +130,62 @@ class TestTheCache:
         assert (models.find("owner/a"), models.find_all()) == (own, {"owner/a": own})
         with pytest.raises(Conflict, match="--models-dir"):
             models.plan_removal("owner/a", ())
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub."""
+    for module in ("huggingface_hub.constants", "huggingface_hub.utils._cache_manager"):
+        monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_what_others_need_of_a_repository_stays(hub: Path, llama_folder: Path, tmp_path: Path) -> None:
+    folder = write_cached(hub, "owner/a", files_of(llama_folder)) / "snapshots" / COMMIT
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "blob.gguf").symlink_to(folder / "config.json")
+    (folder / "stored.gguf").symlink_to(llama_folder / "config.json")
+    models = LocalModels(None, has_cache=True)
+    for spec in (
+        ModelSpec(model_path=str(folder)),
+        ModelSpec(model_path=str(tmp_path / "link")),
+        ModelSpec(model_path=str(tmp_path / "blob.gguf")),
+        ModelSpec(model_path=str(folder / "stored.gguf")),
+        ModelSpec(draft_model_path="owner/a"),
+        ModelSpec(adapter_path=folder),
+        ModelSpec(adapters={"b": tmp_path / "c", "a": folder}),
+        ModelSpec(chat_template_file=folder / "config.json"),
+        ModelSpec(lora_paths=(str(folder / "model.safetensors"),)),
+    ):
+        with pytest.raises(Conflict, match="is served here, too"):
+            models.plan_removal("owner/a", [ModelSpec(), spec])
+    models.plan_removal("owner/a", [ModelSpec(), ModelSpec(model_path=str(tmp_path))])()
+    assert not list(hub.iterdir())
+
+
+def test_what_cannot_be_looked_at_is_not_deleted(hub: Path, llama_folder: Path) -> None:
+    folder = write_cached(hub, "owner/a", files_of(llama_folder))
+    models = LocalModels(None, has_cache=True)
+    # As a folder that may not be entered, but for root as well.
+    (other := folder.with_name("models--owner--b") / "refs").mkdir(parents=True)
+    (other.parent / "snapshots").mkdir()
+    (other / "main").symlink_to(other / "main")
+    with pytest.raises(Conflict, match="cannot be read"):
+        models.plan_removal("owner/a", [])
+    assert folder.is_dir()
+
+
+def test_what_is_left_of_a_model_is_told(hub: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cached(hub, "owner/a", files_of(llama_folder))
+    remove = LocalModels(None, has_cache=True).plan_removal("owner/a", [])
+
+    def rmtree(_path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    with pytest.raises(Conflict, match="could not be removed whole"):
+        remove()
+
+
+def test_a_folder_that_cannot_be_looked_at() -> None:
+    assert "cannot be read" in (problem_of_places(Settings(models_dir=Path("/" + "a" * 300))) or "")

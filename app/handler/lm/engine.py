@@ -141,6 +141,7 @@ class Engine:
             self._fail(prompt.request_id, error)
             return True
         if not done.prompts:
+            self._prefilled_last |= done.has_looked
             return False
         self._prefilled_last = True
         for prompt, logprobs in zip(done.prompts, done.logprobs, strict=True):
@@ -203,7 +204,7 @@ class Engine:
             logger.exception("a decode step of {} rows failed", len(self._batch))
             self._fail_decoding(error)
             return
-        # After a prefill pass the step before has long been computed.
+        # After a pass, or a look, the step before has long been computed.
         note = self._pace.note_start if self._prefilled_last else self._pace.note_step
         note(time.perf_counter() - started)
         self._prefilled_last = self._owes_step = False

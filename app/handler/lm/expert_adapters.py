@@ -20,8 +20,11 @@ class ExpertTokens:
     """Whose tokens the experts of one layer are given, while they are called. Owned by the worker's main thread."""
 
     def __init__(self) -> None:
-        self._in_order = mx.array(0)
-        self._sorted = mx.array(0)
+        self.forget()
+
+    def forget(self) -> None:
+        """They are called no more: what is not computed yet would keep in memory what it is computed from."""
+        self._in_order = self._sorted = mx.array(0)
 
     def note(self, indices: mx.array, tokens_per_row: int) -> None:
         """They are called for these experts, shape (any, experts of a token)."""
@@ -45,9 +48,13 @@ class AdaptedExperts(nn.Module):
 
     def __call__(self, x: mx.array, indices: mx.array) -> mx.array:
         """What the experts give."""
-        if self._rows.is_running:
-            self._tokens.note(indices, self._rows.tokens_per_row(indices.shape))
-        return self.inner(x, indices)
+        if not self._rows.is_running:
+            return self.inner(x, indices)
+        self._tokens.note(indices, self._rows.tokens_per_row(indices.shape))
+        try:
+            return self.inner(x, indices)
+        finally:
+            self._tokens.forget()
 
 
 class AdaptedSwitchLinear(AdaptedLayer):

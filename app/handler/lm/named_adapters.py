@@ -58,9 +58,14 @@ def open_named_adapters(model: nn.Module, folders: Mapping[str, Path]) -> NamedA
     rows = RowAdapters(scales)
     _put_side_by_side(model, layers, rows)
     _try_out(model, rows, len(folders))
-    prints = [hashlib.sha256(adapter_fingerprint(folder).encode()).hexdigest() for folder in folders.values()]
+    prints = [_fingerprint(folder) for folder in folders.values()]
     by_name = {name: NamedAdapter(index + 1, prints[index]) for index, name in enumerate(folders)}
     return NamedAdapters(by_name, rows)
+
+
+def _fingerprint(folder: Path) -> str:
+    """Two adapters of one size may have been written at one time: an archive may say so of all its files."""
+    return hashlib.sha256(f"{folder.resolve()} {adapter_fingerprint(folder)}".encode()).hexdigest()
 
 
 def _put_side_by_side(model: nn.Module, layers: Mapping[str, list[LoRALayer | None]], rows: RowAdapters) -> None:

@@ -7,6 +7,9 @@ from app.handler.lm.pass_cost import FEWEST_TOKENS, PassCost
 _STEPS_PER_CHUNK = 6.0
 # Where even the shortest pass takes longer than that, shorter passes would only hold the stream up more often.
 _SHORTEST_PASSES_PER_CHUNK = 2.0
+# A pass that holds up no stream may take so long: who comes meanwhile waits for its end, and so does a cancellation.
+_LONGEST_PASS_S = 0.5
+_FIRST_PASS_TOKENS = 256
 # How much the newest measurement of a step counts.
 _WEIGHT = 0.2
 
@@ -37,9 +40,11 @@ class Pace:
         self._cost.note(num_tokens, seconds)
 
     def chunk_tokens(self, num_decoding: int, num_waiting: int) -> int:
-        """Tokens for the next chunk: the more rows wait for each one that a chunk holds up, the more."""
+        """Tokens for the next pass: the more rows wait for each one that it holds up, the more."""
         if not num_decoding:
-            return self._most_tokens
+            if not self._cost.is_known:
+                return min(self._most_tokens, _FIRST_PASS_TOKENS)
+            return self._cost.tokens_in(_LONGEST_PASS_S, self._most_tokens)
         if self._step_s is None or not self._cost.is_known:
             return min(self._most_tokens, 2 * FEWEST_TOKENS)
         seconds = _STEPS_PER_CHUNK * self._step_s * max(1.0, num_waiting / num_decoding)

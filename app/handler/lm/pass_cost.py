@@ -53,7 +53,7 @@ class PassCost:
             fitting = int(seconds / self._expected_token_s(length))
             if fitting >= shortest:
                 return min(most_tokens, fitting, 2 * shortest - 1)
-        return FEWEST_TOKENS
+        return min(most_tokens, FEWEST_TOKENS)
 
     def _expected_token_s(self, length: int) -> float:
         """Of lengths that were never tried: as of the nearest shorter, or else the nearest longer."""

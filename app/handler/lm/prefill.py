@@ -25,13 +25,15 @@ _MAX_LOGITS_BYTES = 64 << 20
 class Pass:
     """What one forward pass did: the prompts it moved on, by how many tokens in all; their cache if they are done.
 
-    `logprobs` are each prompt's, of the tokens that were predicted; empty where they are not told.
+    `logprobs` are each prompt's, of the tokens that were predicted; empty where they are not told. `has_looked` says
+    that there was no pass because something was read or looked at for one.
     """
 
     prompts: list[Prompt]
     num_tokens: int = 0
     cache: BatchCache | None = None
     logprobs: list[list[StepLogprobs]] = field(default_factory=list)
+    has_looked: bool = False
 
 
 class PrefillLine:
@@ -88,6 +90,8 @@ class PrefillLine:
     def drop(self, prompt: Prompt) -> None:
         """Take a prompt out whose cache is not to be trusted, or is in use elsewhere."""
         self._line.remove(prompt)
+        # Its cache would stay in memory until the next pass.
+        self._in_pass = [other for other in self._in_pass if other is not prompt]
         self._suspects.discard(prompt.request_id)
         if prompt.asked.pictures is not None:
             prompt.asked.pictures.forget()
@@ -98,9 +102,10 @@ class PrefillLine:
         A prompt that has not begun is left waiting while `may_start` says no.
         Errors: whatever the model raises, when `in_pass` was alone in the pass; it stays in the line.
         """
-        group = self._in_pass = self._group(num_tokens, may_start)
+        group = self._group(num_tokens, may_start)
         if not group:
-            return Pass([])
+            return Pass([], has_looked=group is None)
+        self._in_pass = group
         tokens = [prompt.next_tokens(self._up_to_checkpoint(prompt, num_tokens)) for prompt in group]
         logprobs: list[list[StepLogprobs]] = [[] for _ in group]
         try:
@@ -118,7 +123,6 @@ class PrefillLine:
                 self._suspects.add(prompt.request_id)
                 prompt.forget_cache()
             return Pass([])
-        # Or the last prompt's cache would stay in memory until the next pass.
         self._in_pass = []
         for place, (prompt, fed) in enumerate(zip(group, tokens, strict=True)):
             prompt.num_prefilled += len(fed)
@@ -130,18 +134,21 @@ class PrefillLine:
             self.drop(prompt)
         return Pass(group, sum(map(len, tokens)), cache, logprobs)
 
-    def _group(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> list[Prompt]:
-        """Who is next, and who fits beside it into one pass of `num_tokens`, padded."""
+    def _group(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> list[Prompt] | None:
+        """Who is next, and who fits beside it into one pass of `num_tokens`, padded.
+
+        None where something was read or looked at for it instead.
+        """
         able = [prompt for prompt in self._line if prompt.has_begun or may_start(prompt)]
         if not able:
             return []
         first = able[0] if self._is_oldest_next else min(able, key=lambda prompt: prompt.num_left)
         self._is_oldest_next = not self._is_oldest_next
         if self._loads_some(first):
-            return []
+            return None
         self._look_up(first)
         if self._looks_on(first):
-            return []
+            return None
         num_tokens = self._most_tokens(first, num_tokens)
         group, longest = [first], first.num_left
         if longest > num_tokens or self._stands_alone(first):

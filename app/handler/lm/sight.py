@@ -71,8 +71,11 @@ class Look(Protocol):
 class Sight(Protocol):
     """What a model sees. Owned by the prepare thread."""
 
-    def look(self, conversation: Conversation) -> Look | None:
-        """Prepare a conversation's pictures, None where there are none. Errors: InvalidRequest."""
+    def look(self, conversation: Conversation, longest: int | None) -> Look | None:
+        """Prepare a conversation's pictures, None where there are none.
+
+        Errors: InvalidRequest, ContextLengthExceeded at once where they alone have more than `longest` tokens.
+        """
         ...
 
 
@@ -87,7 +90,7 @@ class Blindness:
     def __init__(self, why: str = "this model takes text only; choose one that sees images") -> None:
         self._why = why
 
-    def look(self, conversation: Conversation) -> None:
+    def look(self, conversation: Conversation, longest: int | None) -> None:
         """Errors: InvalidRequest where there is anything to see or hear."""
         for index, message in enumerate(conversation.messages):
             for number, media in enumerate(message.media):

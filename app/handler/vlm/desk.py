@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from app.core.conversation import Conversation, Media, MediaKind, Message
 from app.errors import InvalidRequest
+from app.handler.context import too_long
 from app.handler.film import FilmSampling, read_film
 from app.handler.lm.sight import place_of
 from app.handler.recording import read_recording
@@ -77,8 +78,9 @@ class MediaDesk:
         """Remember no medium; may be called by any thread, for what is remembered is replaced as a whole."""
         self._recent: Recent[Pieces] = Recent(_MAX_BYTES)
 
-    def look(self, conversation: Conversation) -> "DeskLook | None":
+    def look(self, conversation: Conversation, longest: int | None) -> "DeskLook | None":
         """See `Sight.look`."""
+        num_tokens = 0
         shown: list[Shown] = []
         messages: list[Message] = []
         for index, message in enumerate(conversation.messages):
@@ -86,6 +88,10 @@ class MediaDesk:
             for number, medium in enumerate(message.media):
                 pieces = self._pieces(medium, place_of(medium, index, number))
                 shown += pieces.shown
+                num_tokens += sum(len(piece.tokens) for piece in pieces.shown)
+                # The next ones would take time and memory for nothing.
+                if longest is not None and num_tokens > longest:
+                    raise too_long(longest, f"at least {num_tokens}", "messages")
                 media += [replace(medium, kind=piece.kind, data=b"") for piece in pieces.shown]
             messages.append(replace(message, media=tuple(media)) if media else message)
         if not shown:

@@ -140,11 +140,12 @@ class MediaProcessor:
     def markers(self, kind: MediaKind, placeholder: int) -> list[str]:
         """What a template may write for a medium, by the processor's own names for it."""
         named = [str(value) for name in _MARKER_NAMES[kind] if (value := getattr(self._processor, name, None))]
+        named.append(self._decode([placeholder]))
         ends = [getattr(self._processor, name, None) for name in ("vision_start_token", "vision_end_token")]
         if kind == "video" and all(ends):
             # A film in these is written out with its times.
             named = [f"{ends[0]}{named[0]}{ends[1]}", *named]
-        return list(dict.fromkeys([*named, self._decode([placeholder])]))
+        return list(dict.fromkeys(named))
 
     def show(self, kind: MediaKind, content: Content, marker: str, placeholder: int) -> Shown:
         """Errors: ValueError, whatever it is that the processor does not like."""
@@ -160,6 +161,9 @@ class MediaProcessor:
             for name, value in given.items()
             if name not in _TEXT_INPUTS and value is not None
         }
+        # Of a few milliseconds there are tokens, but nothing that the model could hear.
+        if kind == "audio" and any(isinstance(value, np.ndarray) and not value.size for value in inputs.values()):
+            raise ValueError("it is too short; send a longer recording")
         # Two films may differ in their times alone.
         key = _digest(inputs | {"tokens": np.array(tokens)})
         return Shown(kind, placeholder, self._decode(tokens), tokens, places[0], places[-1] + 1, inputs, key)

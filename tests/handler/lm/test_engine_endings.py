@@ -1,3 +1,4 @@
+import gc
 from dataclasses import replace
 from typing import Any
 
@@ -143,6 +144,17 @@ class TestFailures:
         assert "cannot bear" not in test.log.failure(1).message
         for row_id, prompt in zip((0, 2, 3), good, strict=True):
             assert test.log.completion(row_id).text == test.reference(prompt)
+
+    def test_a_prompt_that_fails_leaves_nothing_in_memory(self, llama: Loaded) -> None:
+        bad = 1023
+        test = bench(llama, model=Failing(llama.model, bad), cache_bytes=0)
+        gc.collect()
+        before = mx.get_active_memory()
+        test.add(0, [9] * 200 + [bad] * 2)
+        test.run()
+        assert test.log.failure(0).error == "InternalError"
+        gc.collect()
+        assert mx.get_active_memory() - before < 10_000
 
     def test_a_short_prompt_that_fails_harms_none_of_those_beside_it(self, llama: Loaded) -> None:
         bad = 1023

@@ -1,5 +1,7 @@
 """Several adapters on one base: every row's answer is what mlx_lm says with that row's adapter alone."""
 
+import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from mlx import nn
+from mlx.utils import tree_flatten
 from mlx_lm import load
 from mlx_lm.utils import load_adapters
 
@@ -98,6 +101,23 @@ def test_experts_tell_rows_apart_sorted_or_not(num_tokens: int, model_folder: Fo
         assert mx.allclose(logits[row], model(tokens[:1])[0], rtol=1e-4, atol=1e-4)
     # Whoever does not say whose rows they are gets the base.
     assert mx.allclose(loaded.model(tokens)[0], logits[1], rtol=1e-4, atol=1e-4)
+
+
+def test_experts_let_go_of_the_weights_that_they_were_tried_out_with(
+    model_folder: FolderByName, tmp_path: Path
+) -> None:
+    folder = model_folder("qwen3_moe")
+    adapter = write_adapter(tmp_path / "one", folder, 1, Reach(keys=BY_KIND["qwen3_moe"]))
+    gc.collect()
+    before = mx.get_active_memory()
+    model: Any = load(str(folder))[0]
+    open_named_adapters(model, {"mine": adapter})
+    model.set_dtype(mx.bfloat16)
+    mx.eval(model.parameters())
+    gc.collect()
+    arrays = [array for _, array in tree_flatten(model.parameters()) if isinstance(array, mx.array)]
+    num_bytes = sum(array.nbytes for array in arrays)
+    assert mx.get_active_memory() - before < 1.2 * num_bytes
 
 
 @pytest.mark.parametrize("is_adapter_short", [False, True])
@@ -221,6 +241,18 @@ def test_prefixes_are_an_adapters_own(llama_folder: Path, adapters: dict[str, Pa
     for key in (*fingerprints, f"{fingerprints[0]}:", ":", "wide"):
         assert served.answer(None, key) == (first[None][0], 0)
         assert served.answer("narrow", key) == (first["narrow"][0], 0)
+
+
+def test_adapters_of_one_form_and_time_share_no_prefixes(llama_folder: Path, tmp_path: Path) -> None:
+    """As an archive may give all its files one time."""
+    both = {name: write_adapter(tmp_path / name, llama_folder, seed) for seed, name in enumerate(("one", "other"))}
+    for folder in both.values():
+        os.utime(folder / "adapters.safetensors", (1, 1))
+    served = Served(llama_folder, both)
+    first = served.answer("one")
+    other = served.answer("other")
+    assert other[1] == 0
+    assert other[0] != first[0]
 
 
 def test_prefixes_on_disk_are_those_of_an_adapter_as_it_is(

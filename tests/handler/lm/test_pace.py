@@ -82,4 +82,24 @@ def test_the_more_wait_the_longer_the_pass() -> None:
     pace = Pace(MOST)
     passes(linear, 10e-3, 10, pace)
     assert pace.chunk_tokens(1, 3) > 2 * pace.chunk_tokens(1, 1)
-    assert pace.chunk_tokens(0, 1) == MOST
+
+
+def test_a_pass_that_holds_up_no_stream_takes_half_a_second() -> None:
+    for machine, least in ((linear, 400), (flat, MOST)):
+        pace = Pace(MOST)
+        assert pace.chunk_tokens(0, 1) < MOST
+        for _ in range(4):
+            num_tokens = pace.chunk_tokens(0, 1)
+            assert machine(num_tokens) <= 0.5
+            pace.note_prefill(num_tokens, machine(num_tokens), waited_for_step=False)
+        assert pace.chunk_tokens(0, 1) >= least
+
+
+def test_no_pass_is_longer_than_the_settings_say() -> None:
+    pace = Pace(5)
+    for num_decoding in (0, 1):
+        assert pace.chunk_tokens(num_decoding, 1) == 5
+    pace.note_step(10e-3)
+    pace.note_prefill(5, linear(5), waited_for_step=False)
+    for num_decoding in (0, 1):
+        assert pace.chunk_tokens(num_decoding, 1) == 5

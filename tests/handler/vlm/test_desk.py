@@ -178,6 +178,13 @@ class TestSizes:
         assert "600x400" in error.message
         assert "50176 pixels" in error.message
 
+    def test_what_no_longer_fits_is_not_looked_at(self, seeing_folder: FolderOf) -> None:
+        small = Seeing(seeing_folder("qwen2_vl"), context_length=40)
+        error = refusal(small, said(HERE * 5, *[WIDE] * 4, b"no picture"))
+        assert isinstance(error, ContextLengthExceeded)
+        assert error.param == "messages"
+        assert "at least" in error.message
+
     def test_pictures_count_against_the_context(self, seeing_folder: FolderOf) -> None:
         small = Seeing(seeing_folder("qwen2_vl"), context_length=40)
         with pytest.raises(ContextLengthExceeded):

@@ -14,6 +14,7 @@ from app.core.conversation import MediaKind, Message
 from app.errors import InvalidRequest
 from app.handler.film import Film, FilmSampling, read_film
 from app.handler.recording import read_recording
+from app.handler.vlm.processor import MediaProcessor, load_media_processor
 from tests.fixtures import films, sound
 from tests.fixtures.driving import run
 from tests.fixtures.pictures import encoded, picture
@@ -171,6 +172,7 @@ class TestRefusals:
             (audio(SOUND[:2000]), "cut off"),
             (audio(FILM), "no audio track"),
             (audio(sound.wav(sound.whistle(30.5))), "longer than the 30 s"),
+            (audio(sound.wav(sound.whistle(0.02))), "too short"),
         ],
     )
     def test_a_file_that_is_wrong(self, medium: tuple[MediaKind, bytes], word: str, seeing_folder: FolderOf) -> None:
@@ -204,6 +206,17 @@ class TestRefusals:
 
 def test_what_a_model_takes(seeing_folder: FolderOf) -> None:
     assert Seeing(seeing_folder("gemma4")).info.senses == ("image", "video", "audio")
+
+
+def test_a_processor_that_does_not_name_its_token(seeing_folder: FolderOf) -> None:
+    """What a film is written with is then taken from the tokenizer."""
+    folder = seeing_folder("qwen3_vl")
+    processor = load_media_processor(folder, "qwen3_vl", trusts_code=False)
+    token = json.loads((folder / "config.json").read_text(encoding="utf-8"))["video_token_id"]
+    named = MediaProcessor(processor).markers("video", token)
+    del processor.video_token
+    assert MediaProcessor(processor).markers("video", token) == named
+    assert len(named) == 2
 
 
 def test_no_medium_begins_the_text_anew(seeing_folder: FolderOf, tmp_path: Path) -> None:

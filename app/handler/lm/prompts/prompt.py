@@ -9,8 +9,8 @@ from msgspec import structs
 
 from app.core.conversation import Conversation, RawPrompt
 from app.core.requests import GenerationRequest
-from app.errors import ContextLengthExceeded, InvalidRequest
-from app.handler.context import num_tokens_at_least
+from app.errors import InvalidRequest
+from app.handler.context import num_tokens_at_least, too_long
 from app.handler.lm.answer import Reading
 from app.handler.lm.defaults import GenerationDefaults
 from app.handler.lm.guides.grammar_compiler import GrammarCompiler
@@ -88,13 +88,13 @@ class PromptBuilder:
 
     def prepare(self, request: GenerationRequest) -> PreparedGeneration:
         """Errors: InvalidRequest, ContextLengthExceeded."""
-        look, text = self._rendered(request.prompt)
+        look, text = self._rendered(request.prompt, self._context_length)
         prompt = self._tokens(request.prompt, text, self._context_length)
         if not prompt:
             raise InvalidRequest("The prompt is empty.", param=_param(request.prompt))
         room = self._context_length - len(prompt)
         if room < 1 and not (room == 0 and request.max_tokens == 0):
-            raise self._too_long(str(len(prompt)), _param(request.prompt))
+            raise too_long(self._context_length, str(len(prompt)), _param(request.prompt))
         sampling = self._defaults.resolve(request.sampling, self._vocabulary_size)
         if sampling.xtc_probability:
             sampling = replace(sampling, xtc_spared=self._xtc_spared)
@@ -121,13 +121,13 @@ class PromptBuilder:
 
     def tokens(self, asked: Conversation | RawPrompt) -> list[int]:
         """A prompt's tokens; none where it is empty. Errors: InvalidRequest."""
-        return self._tokens(asked, self._rendered(asked)[1], None)
+        return self._tokens(asked, self._rendered(asked, None)[1], None)
 
-    def _rendered(self, asked: Conversation | RawPrompt) -> tuple[Look | None, str]:
-        """The pictures of a conversation and its text; a prompt of other kinds has neither."""
+    def _rendered(self, asked: Conversation | RawPrompt, longest: int | None) -> tuple[Look | None, str]:
+        """The pictures of a conversation and its text; a prompt of other kinds has neither. Errors: as of `look`."""
         if not isinstance(asked, Conversation):
             return None, ""
-        look = self._sight.look(asked)
+        look = self._sight.look(asked, longest)
         if look is None:
             return None, self._written(asked)
         return look, look.expanded(self._written(look.conversation))
@@ -149,7 +149,7 @@ class PromptBuilder:
         else:
             return self.checked(asked.text, "prompt")
         if longest is not None and (count := num_tokens_at_least(text, encode, longest)):
-            raise self._too_long(f"at least {count}", _param(asked))
+            raise too_long(longest, f"at least {count}", _param(asked))
         if isinstance(asked, RawPrompt) and isinstance(asked.text, str) and asked.suffix is not None:
             return self._infilling.tokens(asked.text, asked.suffix, adds_special_tokens=asked.adds_special_tokens)
         return encode(text)
@@ -177,13 +177,6 @@ class PromptBuilder:
         """After each token that ends a turn: templates close messages with what the model ends its own with."""
         ends = self._tokenizer.eos_token_ids
         return tuple(index + 1 for index, token in enumerate(prompt) if token in ends)
-
-    def _too_long(self, count: str, param: str) -> ContextLengthExceeded:
-        return ContextLengthExceeded(
-            f"This model's context is {self._context_length} tokens; the prompt has {count} tokens, which leaves no "
-            f"room for an answer. Shorten the {param}.",
-            param=param,
-        )
 
 
 def _param(asked: Conversation | RawPrompt) -> str:
