@@ -11,6 +11,8 @@ ALL_EXTRAS := $(EXTRAS) --extra vision --extra whisper --extra images --extra sp
 RUN := $(UV) run --frozen --no-sync
 # Arguments for `make serve`, `make bench` and `make soak`, as in: make serve ARGS="--port 9000"
 ARGS ?=
+# Tests that run side by side; each of these has its own servers and models.
+JOBS ?= 2
 # How long `make soak` runs.
 MINUTES ?= 10
 
@@ -36,7 +38,7 @@ serve: .venv/.synced
 	$(RUN) mlx-openai-server launch $(ARGS)
 
 test: setup
-	$(RUN) pytest
+	$(RUN) pytest -n $(JOBS) --dist loadfile
 
 lint: setup
 	$(RUN) ruff check

@@ -74,7 +74,7 @@ async def test_a_worker_that_is_stopped_or_killed_under_load(
         await run(registry, "hit")
         assert (hit.num_restarts, other.num_restarts, other.admission.counts.failed) == (1, 0, 0)
         assert is_gone(pid)
-        assert num_files() == num_before
+        assert num_files() <= num_before
     assert any("it gave no stack" in line for line in lines) == (number == signal.SIGSTOP)
 
 
