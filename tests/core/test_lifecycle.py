@@ -14,6 +14,7 @@ from app.core.events import Finished
 from app.core.room import Limits
 from app.errors import Conflict, ModelLoadError, ModelUnavailable, QueueTimeout
 from tests.conftest import FolderByName
+from tests.fixtures import never_loading
 from tests.fixtures.serving import PLENTY, read_to_end, run, running, spec, streaming, until
 
 
@@ -127,8 +128,7 @@ async def test_waiting_for_room_ends_with_what_is_missing(llama_folder: Path, tm
 
 
 async def test_a_load_that_never_ends_holds_no_room_for_ever(llama_folder: Path, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "config.json")
-    specs = [spec(tmp_path, "hung", queue_timeout=0.2), spec(llama_folder, "a")]
+    specs = [spec(never_loading.write(tmp_path), "hung", queue_timeout=0.2), spec(llama_folder, "a")]
     async with running(tmp_path, *specs, limits=Limits(1, PLENTY)) as registry:
         hung = registry.models["hung"]
         asking = asyncio.create_task(run(registry, "hung"))
@@ -240,9 +240,7 @@ class TestByHand:
             assert (model.life.num_loads, model.life.num_unloads) == (2, 1)
 
     async def test_loading_is_broken_off(self, tmp_path: Path) -> None:
-        # Its worker waits for ever: the config is a pipe that nobody writes to.
-        os.mkfifo(tmp_path / "config.json")
-        async with running(tmp_path, spec(tmp_path, "a")) as registry:
+        async with running(tmp_path, spec(never_loading.write(tmp_path), "a")) as registry:
             model = registry.models["a"]
             waiting = [asyncio.create_task(model.load()), asyncio.create_task(run(registry, "a"))]
             await until(lambda: model.worker_pid, "the worker")

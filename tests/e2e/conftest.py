@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import ServerProcess
+from tests.fixtures import never_loading as never_loading_model
 
 StartServer = Callable[..., ServerProcess]
 
@@ -42,8 +42,5 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 
 @pytest.fixture
 def never_loading(tmp_path: Path) -> Path:
-    """A model folder that a worker begins to read and waits for: its config.json is a pipe that nobody writes to."""
-    folder = tmp_path / "pipe"
-    folder.mkdir()
-    os.mkfifo(folder / "config.json")
-    return folder
+    """A model folder whose loading never ends."""
+    return never_loading_model.write(tmp_path / "pipe")

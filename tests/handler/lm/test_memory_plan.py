@@ -34,7 +34,10 @@ def test_a_model_alone_plans_with_the_machine(model: nn.Module) -> None:
 @pytest.mark.parametrize("allotted", [GIB, 2 * GIB])
 def test_with_others_it_plans_with_its_part(model: nn.Module, allotted: int) -> None:
     plan = plan_memory(SPEC, model, allotted)
-    assert 0.5 * allotted < plan.kv_bytes <= 0.6 * (allotted - weight_bytes(model))
+    # What other tests have left in memory is in use, too.
+    rest_bytes = allotted - max(weight_bytes(model), mx.get_active_memory())
+    assert 0.55 * rest_bytes < plan.kv_bytes <= 0.65 * rest_bytes
+    assert plan.kv_bytes <= 0.6 * (allotted - weight_bytes(model))
     assert 0.1 * allotted < plan.prefix_bytes <= 0.15 * allotted
     assert weight_bytes(model) + plan.kv_bytes + plan.prefix_bytes < allotted
 
