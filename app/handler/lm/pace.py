@@ -8,7 +8,9 @@ _STEPS_PER_CHUNK = 6.0
 # Where even the shortest pass takes longer than that, shorter passes would only hold the stream up more often.
 _SHORTEST_PASSES_PER_CHUNK = 2.0
 # A pass that holds up no stream may take so long: who comes meanwhile waits for its end, and so does a cancellation.
-_LONGEST_PASS_S = 0.5
+_LONE_PASS_S = 0.5
+# Of a model so large that even the shortest pass takes long, short passes would be mostly the reading of its weights.
+_SHORTEST_PASSES_PER_LONE_PASS = 8.0
 _FIRST_PASS_TOKENS = 256
 # How much the newest measurement of a step counts.
 _WEIGHT = 0.2
@@ -44,7 +46,8 @@ class Pace:
         if not num_decoding:
             if not self._cost.is_known:
                 return min(self._most_tokens, _FIRST_PASS_TOKENS)
-            return self._cost.tokens_in(_LONGEST_PASS_S, self._most_tokens)
+            seconds = max(_LONE_PASS_S, _SHORTEST_PASSES_PER_LONE_PASS * (self._cost.shortest_s or 0.0))
+            return self._cost.tokens_in(seconds, self._most_tokens)
         if self._step_s is None or not self._cost.is_known:
             return min(self._most_tokens, 2 * FEWEST_TOKENS)
         seconds = _STEPS_PER_CHUNK * self._step_s * max(1.0, num_waiting / num_decoding)

@@ -95,6 +95,16 @@ def test_a_pass_that_holds_up_no_stream_takes_half_a_second() -> None:
         assert pace.chunk_tokens(0, 1) >= least
 
 
+def test_passes_of_a_large_model_are_not_mostly_the_reading_of_its_weights() -> None:
+    def large(num_tokens: int) -> float:
+        return 0.3 + 10e-3 * num_tokens
+
+    pace = Pace(MOST)
+    for num_tokens in (16, 256):
+        pace.note_prefill(num_tokens, large(num_tokens), waited_for_step=False)
+    assert large(pace.chunk_tokens(0, 1)) > 10 * 0.3
+
+
 def test_no_pass_is_longer_than_the_settings_say() -> None:
     pace = Pace(5)
     for num_decoding in (0, 1):
