@@ -122,7 +122,7 @@ def _places(settings: Settings) -> list[str]:
 
 def _described(spec: ModelSpec) -> str:
     limits = [
-        f"with the adapters {', '.join(spec.adapters)}" if spec.adapters else "",
+        f"with the adapters {' and '.join(spec.adapters)}" if spec.adapters else "",
         "loaded on demand" if spec.on_demand else "",
         f"{spec.max_concurrency or 16} at once" if spec.max_concurrency else "",
         f"{spec.queue_size} may wait up to {spec.queue_timeout:g} s",

@@ -94,7 +94,10 @@ class FoundModels:
                 self._take({}, {name})
                 raise
             self._take({name: place} if place is not None else {}, {name})
-        if place is not None and name not in self.models and len(self.models) >= MOST_FOUND:
+        if (model := self.models.get(name)) is not None:
+            # What it is, as far as its files say it.
+            await model.life.is_known.wait()
+        elif place is not None and len(self.models) >= MOST_FOUND:
             raise ModelNotFound(
                 f"This server keeps no more than {MOST_FOUND} models that it has found, and '{name}' is one more: say"
                 " which it may find with --allow-models.",

@@ -275,7 +275,8 @@ class Lifecycle:
         self._wanted.clear()
         pause_s = self._backoff.fail()
         self.reason = reason
-        self._move("failed", f"it cannot be loaded: {reason}; the next try is due in {pause_s:g} s", "ERROR")
+        why = reason.removesuffix(".")
+        self._move("failed", f"it cannot be loaded: {why}; the next try is due in {pause_s:g} s", "ERROR")
         self.settled.set()
         self.line.fail_waiting(ModelLoadError(reason))
 

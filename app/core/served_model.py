@@ -116,7 +116,7 @@ class ServedModel:
     async def unload(self, timeout_s: float) -> None:
         """Unload the model when its requests are through, or break off its loading.
 
-        Errors: Conflict where that takes longer than `timeout_s`, and the model stays, or while it waits to be loaded;
+        Errors: Conflict where they take longer than `timeout_s`, and the model stays, or while it waits to be loaded;
         ModelNotFound where it is no longer served.
         """
         self._check_is_served()
@@ -133,11 +133,15 @@ class ServedModel:
                     await life.next_state()
         except TimeoutError:
             life.stay()
-            raise Conflict(
-                f"Model '{name}' still works on {life.line.num_active} requests after {timeout_s:g} s; it stays loaded."
-                " Try again later.",
-                retry_after_s=5,
-            ) from None
+            if life.state != "unloading":
+                raise Conflict(
+                    f"Model '{name}' still works on {life.line.num_active} requests after {timeout_s:g} s; it stays"
+                    " loaded. Try again later.",
+                    retry_after_s=5,
+                ) from None
+            # Nobody uses it any more, and its process is on its way out.
+            while life.num_unloads == before and life.state == "unloading":
+                await life.next_state()
 
     async def withdraw(self, timeout_s: float) -> None:
         """Unload the model for good when its requests are through; who waits then, or comes, gets ModelNotFound.

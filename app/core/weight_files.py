@@ -22,7 +22,8 @@ class _Tensor(msgspec.Struct, frozen=True):
     shape: tuple[int, ...] = ()
 
 
-_heads = msgspec.json.Decoder(dict[str, _Tensor])
+# MLX writes null where a file has no metadata, as those of adapters do.
+_heads = msgspec.json.Decoder(dict[str, _Tensor | None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def _head(path: Path) -> dict[str, _Tensor]:
         length = int.from_bytes(file.read(8), "little")
         if length > _LONGEST_HEAD:
             raise ValueError("the head is too long")
-        return _heads.decode(file.read(length))
+        entries = _heads.decode(file.read(length))
+    return {name: tensor for name, tensor in entries.items() if tensor}
 
 
 def _num_parameters(tensors: dict[str, _Tensor], group_size: int) -> Iterable[int]:

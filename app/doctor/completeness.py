@@ -16,7 +16,8 @@ class _Tensor(msgspec.Struct, frozen=True):
     data_offsets: tuple[int, int] = (0, 0)
 
 
-_heads = msgspec.json.Decoder(dict[str, _Tensor])
+# MLX writes null where a file has no metadata, as those of adapters do.
+_heads = msgspec.json.Decoder(dict[str, _Tensor | None])
 
 
 def missing_parts(place: Path) -> Iterator[str]:
@@ -62,5 +63,5 @@ def _fault(path: Path) -> str | None:
         return f"cannot be read: {error.strerror}"
     except ValueError:
         return "is damaged: its head cannot be read"
-    expected = 8 + length + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
+    expected = 8 + length + max((tensor.data_offsets[1] for tensor in tensors.values() if tensor), default=0)
     return f"has {about.st_size} of its {expected} bytes" if about.st_size < expected else None

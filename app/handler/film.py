@@ -69,7 +69,7 @@ def read_film(data: bytes, sampling: FilmSampling, max_pixels: int, place: str) 
         with av.open(io.BytesIO(data), "r", metadata_errors="ignore", options=OPTIONS) as container:
             return _read(container, sampling, max_pixels, place)
     except FFmpegError as error:
-        why = "is no film that can be read, or it is damaged; send MP4, MOV, WebM, Matroska, AVI or MPEG"
+        why = "is no film that can be read, or it is damaged; send MP4, MOV, WebM, Matroska, AVI, Ogg or MPEG"
         raise _refused(place, why if data else "is empty; send the bytes of a film") from error
 
 

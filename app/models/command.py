@@ -60,6 +60,8 @@ def info(name: str, *, is_json: bool) -> None:
     from app.models.layout import as_json
 
     found = _inventory().find(name)
+    if found is None and (Path(name).expanduser().exists() or name.startswith(("/", ".", "~"))):
+        raise Failure(f"{name} is no model's folder and no .gguf file; name one of these, or a model's id on the hub.")
     if found is None:
         raise Failure(f"{name} is not on this machine; `mlx-openai-server models pull {name}` would fetch it.")
     about = inform(found)

@@ -120,7 +120,8 @@ def problem_of_places(settings: Settings) -> str | None:
     folder = settings.models_dir
     try:
         if folder is not None and not folder.is_dir():
-            return f"the folder of --models-dir, {folder}, does not exist: make it, or name another one"
+            fault = "is no folder: name" if folder.exists() else "does not exist: make it, or name"
+            return f"the folder of --models-dir, {folder}, {fault} another one"
     except OSError as error:
         return f"the folder of --models-dir, {folder}, cannot be read ({error.strerror}): name another one"
     if settings.allow_models and not settings.finds_models:

@@ -197,6 +197,13 @@ async def test_an_exception_while_it_loads(faulty: Path, tmp_path: Path, lines: 
     assert not any("ready again" in line for line in lines), "it was not ready before"
 
 
+async def test_why_a_load_failed_is_told_in_one_sentence(tmp_path: Path, lines: list[str]) -> None:
+    async with running(tmp_path, spec(tmp_path / "gone", "a")) as registry:
+        with pytest.raises(ModelLoadError, match="does not exist"):
+            await run(registry, "a")
+    assert any("or a hub id; the next try is due in 0.2 s" in line for line in lines)
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="limits of other processes can be set on Linux only")
 async def test_memory_that_runs_out_under_load(llama_folder: Path, tmp_path: Path) -> None:
     async with running(tmp_path, *(spec(llama_folder, name) for name in ("hit", "other"))) as registry:

@@ -68,6 +68,17 @@ async def test_one_that_failed_is_looked_for_again(root: Path, tmp_path: Path) -
             await failed.load()
 
 
+async def test_of_one_that_is_asked_for_by_name_it_is_known_what_it_is(
+    llama_folder: Path, root: Path, tmp_path: Path
+) -> None:
+    async with running(LocalModels(root), tmp_path) as registry:
+        await registry.refresh()
+        shutil.copytree(llama_folder, root / "late")
+        files = (await registry.seek("late")).life.disk.files
+        assert files is not None
+        assert files.kind == "lm"
+
+
 async def test_another_version_replaces_one_that_is_not_in_use(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

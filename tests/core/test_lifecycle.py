@@ -223,6 +223,13 @@ class TestByHand:
             await run(registry, "a")
             assert model.life.num_loads == 2
 
+    async def test_one_that_nobody_uses_goes_at_once(self, llama_folder: Path, tmp_path: Path) -> None:
+        async with running(tmp_path, spec(llama_folder, "a")) as registry:
+            model = registry.models["a"]
+            await model.load()
+            await model.unload(0)
+            assert (model.state, model.life.num_unloads) == ("unloaded", 1)
+
     async def test_not_under_a_stream(self, llama_folder: Path, tmp_path: Path) -> None:
         async with running(tmp_path, spec(llama_folder, "a")) as registry:
             model = registry.models["a"]

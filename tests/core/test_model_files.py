@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
 from app.core.model_files import expected_bytes, read_model_files
@@ -48,6 +49,11 @@ def test_packed_weights_count_by_their_scales(tmp_path: Path) -> None:
     write_weights(tmp_path / "model.safetensors", tensors)
     assert weights_of(tmp_path, None).num_parameters == 16 * 64 + 10
     assert weights_of(tmp_path, 32).num_parameters == 16 * 32 + 10
+
+
+def test_what_mlx_has_written_without_metadata_is_read(tmp_path: Path) -> None:
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), {"w": mx.zeros((7, 5))})
+    assert weights_of(tmp_path, None).num_parameters == 35
 
 
 def test_shards_and_parts_are_added_up(tmp_path: Path) -> None:

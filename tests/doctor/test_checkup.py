@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.core import machine
+from tests.fixtures import tiny_bert
 
 ROOT = Path(__file__).parents[2]
 UNWRITABLE = "/proc" if sys.platform == "linux" else "/System"
@@ -150,6 +151,9 @@ def test_models_to_be_found(llama_folder: Path, tmp_path: Path) -> None:
     report = Report(tmp_path, *own)
     report.assert_has("models to be found", "problem", "models, does not exist", "fix: make it")
     assert report.status == 1
+    (tmp_path / "models").write_text("no folder")
+    Report(tmp_path, *own).assert_has("models to be found", "problem", "models, is no folder", "fix: name another one")
+    (tmp_path / "models").unlink()
     (tmp_path / "models").mkdir()
     report = Report(tmp_path, *own)
     assert report.status == 0
@@ -181,3 +185,19 @@ def test_adapters(llama_folder: Path, tmp_path: Path) -> None:
     report.assert_has("adapter begun of with begun", "problem", "adapters.safetensors is missing")
     report.assert_has("adapter peft of with peft", "problem", "PEFT")
     report.assert_has("adapter absent of with absent", "problem", "does not exist")
+
+
+def test_adapters_that_the_model_cannot_have(llama_folder: Path, tmp_path: Path) -> None:
+    for name, style in (("plain", "lora"), ("dora", "dora")):
+        adapter = write_model(tmp_path / name, 2**10)
+        (adapter / "config.json").unlink()
+        (adapter / "adapter_config.json").write_text(json.dumps({"fine_tune_type": style}))
+        (adapter / "model.safetensors").rename(adapter / "adapters.safetensors")
+    bert = tiny_bert.write(tmp_path / "bert")
+    common = ("--port", "0", "--store-in-memory")
+    report = Report(tmp_path, "--model-path", llama_folder, "--adapter", "a=plain", "--adapter", "b=dora", *common)
+    assert report.status == 1
+    report.assert_has(f"adapter a of {llama_folder}", "ok")
+    report.assert_has(f"adapter b of {llama_folder}", "problem", "type dora", "--adapter-path")
+    report = Report(tmp_path, "--model-path", bert, "--adapter", "a=plain", *common)
+    report.assert_has(f"adapter a of {bert}", "problem", "kind embeddings takes no adapters")

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
 from app.doctor.completeness import missing_parts
@@ -22,6 +23,16 @@ def test_of_a_whole_one_is_nothing(llama_folder: Path, tmp_path: Path) -> None:
     assert list(missing_parts(tmp_path)) == []
     (tmp_path / "file.gguf").write_bytes(b"GGUF")
     assert list(missing_parts(tmp_path / "file.gguf")) == []
+
+
+def test_of_weights_that_mlx_has_written_without_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "adapters.safetensors"
+    mx.save_safetensors(str(path), {"w": mx.zeros((4,))})
+    assert list(missing_parts(tmp_path)) == []
+    os.truncate(path, path.stat().st_size - 1)
+    assert [part.partition(" of its ")[0] for part in missing_parts(tmp_path)] == [
+        f"adapters.safetensors has {path.stat().st_size}"
+    ]
 
 
 def test_a_shard_that_the_index_names(tmp_path: Path) -> None:

@@ -191,3 +191,5 @@ class TestInfo:
         assert models("info", "owner/absent").refusal == (
             "owner/absent is not on this machine; `mlx-openai-server models pull owner/absent` would fetch it."
         )
+        for path in ("./absent", __file__):
+            assert models("info", path).refusal.startswith(f"{path} is no model's folder and no .gguf file;")

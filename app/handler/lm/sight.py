@@ -87,7 +87,7 @@ def place_of(media: Media, index: int, number: int) -> str:
 class Blindness:
     """The sight of a model that sees nothing, and `why`."""
 
-    def __init__(self, why: str = "this model takes text only; choose one that sees images") -> None:
+    def __init__(self, why: str = "this model takes text only; choose one that takes this") -> None:
         self._why = why
 
     def look(self, conversation: Conversation, longest: int | None) -> None:

@@ -74,7 +74,8 @@ class VLMHandler(LMHandler):
         if not senses:
             raise CannotSeeError(why_not["image"])
         missing = "".join(f"; no sense of its own for {kind}: {why}" for kind, why in why_not.items())
-        logger.log("INFO" if "image" in senses else "WARNING", "beside text the model takes {}{}", [*senses], missing)
+        taken = ", ".join(senses)
+        logger.log("INFO" if "image" in senses else "WARNING", "beside text the model takes {}{}", taken, missing)
         size = model_size(getattr(own, "image_processor", None))
         limits = PictureLimits(ImageLimits(self.spec.max_input_pixels), size, self.spec.disable_auto_resize)
         return MediaDesk(processor, limits, self.tower, senses, why_not)
