@@ -15,15 +15,20 @@ _GGUF_WEIGHTS_PER_BYTE = 2
 _NPZ_BYTES_PER_WEIGHT = 2
 
 
-class _Tensor(msgspec.Struct, frozen=True):
-    """An entry of a head; that of the metadata has neither field."""
+class NoWeightsError(ValueError):
+    """A file that does not begin as one of weights does."""
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """An entry of a head; that of the metadata has none of these."""
 
     dtype: str = ""
     shape: tuple[int, ...] = ()
+    data_offsets: tuple[int, int] = (0, 0)
 
 
 # MLX writes null where a file has no metadata, as those of adapters do.
-_heads = msgspec.json.Decoder(dict[str, _Tensor | None])
+_heads = msgspec.json.Decoder(dict[str, Tensor | None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,21 @@ def adapter_weights(folder: Path) -> Weights:
     return _of_file(path, _DEFAULT_GROUP_SIZE) if path.is_file() else Weights()
 
 
+def head_of(path: Path) -> tuple[int, dict[str, Tensor]]:
+    """Where the tensors of a safetensors file begin, and what they are by name.
+
+    Source: https://huggingface.co/docs/safetensors/index#format. Errors: NoWeightsError; OSError, ValueError and
+    RecursionError for what is damaged.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > _LONGEST_HEAD:
+            raise NoWeightsError("the head is cut off, or too long")
+        entries = _heads.decode(file.read(length))
+    return 8 + length, {name: tensor for name, tensor in entries.items() if tensor}
+
+
 def _files(folder: Path) -> Iterator[Path]:
     """The files that are loaded: an image model has a folder for each of its parts."""
     pattern = "*/*.safetensors" if (folder / "transformer").is_dir() else "*.safetensors"
@@ -66,24 +86,14 @@ def _of_file(path: Path, group_size: int) -> Weights:
     if path.suffix == ".npz":
         return Weights(size, size // _NPZ_BYTES_PER_WEIGHT)
     try:
-        tensors = _head(path)
+        _, tensors = head_of(path)
     except (OSError, ValueError, RecursionError):
         # It will not load either, which its worker says better.
         return Weights(size, size // 2)
     return Weights(size, sum(_num_parameters(tensors, group_size)))
 
 
-def _head(path: Path) -> dict[str, _Tensor]:
-    """Source: https://huggingface.co/docs/safetensors/index#format. Errors: OSError, ValueError, RecursionError."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > _LONGEST_HEAD:
-            raise ValueError("the head is too long")
-        entries = _heads.decode(file.read(length))
-    return {name: tensor for name, tensor in entries.items() if tensor}
-
-
-def _num_parameters(tensors: dict[str, _Tensor], group_size: int) -> Iterable[int]:
+def _num_parameters(tensors: dict[str, Tensor], group_size: int) -> Iterable[int]:
     """Packed weights count by their scales, of which each stands for a group."""
     for name, tensor in tensors.items():
         stem, _, kind = name.rpartition(".")

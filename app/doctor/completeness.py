@@ -5,19 +5,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
+from app.core.weight_files import NoWeightsError, head_of
 
-_LONGEST_HEAD = 256 * 2**20
 # What git leaves of a large file that was not fetched.
 _POINTER = b"version https://git-lfs"
-
-
-class _Tensor(msgspec.Struct, frozen=True):
-    data_offsets: tuple[int, int] = (0, 0)
-
-
-# MLX writes null where a file has no metadata, as those of adapters do.
-_heads = msgspec.json.Decoder(dict[str, _Tensor | None])
 
 
 def missing_parts(place: Path) -> Iterator[str]:
@@ -46,22 +37,20 @@ def _shards(index: Path) -> list[str]:
 
 
 def _fault(path: Path) -> str | None:
-    """Source: https://huggingface.co/docs/safetensors/index#format."""
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             return "is not a file"
         with path.open("rb") as file:
-            start = file.read(8)
-            if start and _POINTER.startswith(start):
-                return "is only git's pointer to the file: run git lfs pull"
-            length = int.from_bytes(start, "little")
-            if len(start) < 8 or length > _LONGEST_HEAD:
-                return "is not a file of weights, or only its beginning"
-            tensors = _heads.decode(file.read(length))
+            start = file.read(len(_POINTER))
+        if start == _POINTER:
+            return "is only git's pointer to the file: run git lfs pull"
+        begin, tensors = head_of(path)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    except ValueError:
+    except NoWeightsError:
+        return "is not a file of weights, or only its beginning"
+    except (ValueError, RecursionError):
         return "is damaged: its head cannot be read"
-    expected = 8 + length + max((tensor.data_offsets[1] for tensor in tensors.values() if tensor), default=0)
+    expected = begin + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
     return f"has {about.st_size} of its {expected} bytes" if about.st_size < expected else None
