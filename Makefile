@@ -11,8 +11,8 @@ ALL_EXTRAS := $(EXTRAS) --extra vision --extra whisper --extra images --extra sp
 RUN := $(UV) run --frozen --no-sync
 # Arguments for `make serve`, `make bench` and `make soak`, as in: make serve ARGS="--port 9000"
 ARGS ?=
-# Tests that run side by side; each of these has its own servers and models.
-JOBS ?= 2
+# `make test JOBS=4` runs so many tests side by side, each of these with servers and models of its own.
+JOBS ?=
 # How long `make soak` runs.
 MINUTES ?= 10
 
@@ -38,7 +38,7 @@ serve: .venv/.synced
 	$(RUN) mlx-openai-server launch $(ARGS)
 
 test: setup
-	$(RUN) pytest -n $(JOBS) --dist loadfile
+	$(RUN) pytest $(if $(JOBS),-n $(JOBS) --dist loadfile)
 
 lint: setup
 	$(RUN) ruff check

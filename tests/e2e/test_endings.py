@@ -66,7 +66,7 @@ def test_server_that_ends_while_loading_leaves_no_process(
 def test_model_that_cannot_be_loaded_is_explained(tmp_path: Path, start_server: StartServer) -> None:
     server = start_server("--model-path", tmp_path)
     assert server.wait() == 1
-    assert f"'{tmp_path}' is not a model folder: it has no config.json." in server.log()
+    assert f"'{tmp_path}' is not a model folder: it has no config.json;" in server.log()
     assert "Traceback" not in server.log()
 
 

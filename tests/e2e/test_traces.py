@@ -124,7 +124,7 @@ def test_work_in_the_background_is_in_the_trace_of_its_request(server: ServerPro
     assert "gen_ai.request.model" not in root.attributes
     (work,) = [one for one in others if one.span.parent_span_id == root.span.span_id]
     assert work.name == f"chat {MODEL}"
-    assert work.attributes["gen_ai.usage.output_tokens"] == 20
+    assert 0 < work.attributes["gen_ai.usage.output_tokens"] <= 20
     assert {one.name for one in others if one.span.parent_span_id == work.span.span_id} == set(PHASES)
 
 

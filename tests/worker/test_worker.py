@@ -346,6 +346,9 @@ class TestTheEnd:
     def test_a_thread_that_ends_is_the_end(self, fresh: Worker, llama_folder: Path) -> None:
         fresh.send(fresh.load(llama_folder))
         fresh.ready()
+        # All of its threads have begun when it answers.
+        fresh.send(frames.Inspect(1))
+        fresh.caches()
         resource.prlimit(fresh.process.pid, resource.RLIMIT_AS, (2**20, resource.RLIM_INFINITY))
         # More than there is memory for.
         big = GenerationRequest(Conversation([Message("user", "x" * 2**26)]))
