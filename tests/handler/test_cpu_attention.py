@@ -1,21 +1,27 @@
 """Our attention for CPUs beside MLX's own."""
 
+import os
 from typing import Any
 
 import mlx.core as mx
 import pytest
+from threadpoolctl import threadpool_info
 
 from app.handler import cpu_attention
-from app.handler.cpu_attention import _attention, _mlx_attention, use_fast_attention
+from app.handler.cpu_attention import CpuAttention, _mlx_attention, use_fast_attention
 
 BATCH, HEADS, KEY_HEADS, SIZE = 2, 6, 2, 16
 POSITIONS = 96
 
 
 @pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    # However few scores there are, unless a test says otherwise.
+def however_few_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_attention, "_FEWEST_SCORES", 0)
+
+
+@pytest.fixture
+def attention() -> CpuAttention:
+    return CpuAttention(num_threads=3)
 
 
 def inputs(num_tokens: int, dtype: mx.Dtype = mx.float32) -> tuple[mx.array, mx.array, mx.array]:
@@ -49,54 +55,79 @@ def nothing_to_see(num_tokens: int) -> mx.array:
         nothing_to_see,
         lambda num_tokens: mx.random.normal((num_tokens, POSITIONS)),
         lambda num_tokens: mx.where(padded(num_tokens), 0.0, -mx.inf),
+        lambda num_tokens: mx.random.normal((BATCH, HEADS, num_tokens, POSITIONS)) > 0,
     ],
-    ids=["none", "causal", "padded", "nothing to see", "biased", "infinite"],
+    ids=["none", "causal", "padded", "nothing to see", "biased", "infinite", "by head"],
 )
-def test_it_gives_what_mlx_gives(num_tokens: int, mask: Any) -> None:
+@pytest.mark.parametrize("block_scores", [1, 3 * 5 * POSITIONS, 10**6], ids=["tiny", "some tokens", "all"])
+def test_it_gives_what_mlx_gives(
+    attention: CpuAttention, monkeypatch: pytest.MonkeyPatch, block_scores: int, num_tokens: int, mask: Any
+) -> None:
+    monkeypatch.setattr(cpu_attention, "_BLOCK_SCORES", block_scores)
     q, k, v = inputs(num_tokens)
     given = mask(num_tokens)
     expected = _mlx_attention(q, k, v, scale=0.3, mask=given)
-    ours = _attention(q, k, v, scale=0.3, mask=given)
+    ours = attention(q, k, v, scale=0.3, mask=given)
     assert ours.shape == expected.shape
-    # Minus infinity for all that a token may see is not a number, here and there.
-    assert mx.allclose(ours, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
+    assert mx.allclose(ours, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
-def test_what_goes_in_is_left_as_it_was() -> None:
+def test_what_goes_in_is_left_as_it_was(attention: CpuAttention) -> None:
     arrays = inputs(7)
     before = [mx.array(array) for array in arrays]
     mx.eval(before)
-    mx.eval(_attention(*arrays, scale=0.3, mask="causal"))
+    mx.eval(attention(*arrays, scale=0.3, mask="causal"))
     assert all(mx.array_equal(array, copy) for array, copy in zip(arrays, before, strict=True))
 
 
 @pytest.mark.parametrize(
     ("dtype", "asked"),
-    [(mx.float16, {}), (mx.float32, {"sinks": mx.zeros(HEADS)}), (mx.float32, {"stream": mx.cpu})],
-    ids=["half precision", "sinks", "another stream"],
+    [
+        (mx.float16, {}),
+        (mx.float32, {"sinks": mx.zeros(HEADS)}),
+        (mx.float32, {"stream": mx.cpu}),
+        (mx.float32, {"mask": mx.zeros((7, POSITIONS), mx.float16)}),
+    ],
+    ids=["half precision", "sinks", "another stream", "a mask of half precision"],
 )
-def test_what_it_does_not_know_is_left_to_mlx(monkeypatch: pytest.MonkeyPatch, dtype: mx.Dtype, asked: Any) -> None:
-    monkeypatch.delattr(cpu_attention, "_exponentials")
+def test_what_it_does_not_know_is_left_to_mlx(
+    attention: CpuAttention, monkeypatch: pytest.MonkeyPatch, dtype: mx.Dtype, asked: Any
+) -> None:
+    monkeypatch.delattr(cpu_attention, "_compute")
     q, k, v = inputs(7, dtype)
-    assert mx.array_equal(_attention(q, k, v, scale=0.3, **asked), _mlx_attention(q, k, v, scale=0.3, **asked))
+    assert mx.array_equal(attention(q, k, v, scale=0.3, **asked), _mlx_attention(q, k, v, scale=0.3, **asked))
 
 
-def test_few_scores_are_left_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_scores_are_left_to_mlx(attention: CpuAttention, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_attention, "_FEWEST_SCORES", BATCH * HEADS * 7 * POSITIONS + 1)
-    monkeypatch.delattr(cpu_attention, "_exponentials")
+    monkeypatch.delattr(cpu_attention, "_compute")
     q, k, v = inputs(7)
-    assert mx.array_equal(_attention(q, k, v, scale=0.3), _mlx_attention(q, k, v, scale=0.3))
+    assert mx.array_equal(attention(q, k, v, scale=0.3), _mlx_attention(q, k, v, scale=0.3))
 
 
-def test_models_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_in_a_thread_is_not_lost(attention: CpuAttention, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_attention, "_BLOCK_SCORES", 1)
+    broken = mx.zeros((BATCH, KEY_HEADS, POSITIONS - 1, SIZE))
+    q, k, _ = inputs(7)
+    with pytest.raises(ValueError, match="mismatch"):
+        attention(q, k, broken, scale=0.3)
+
+
+def test_models_use_it_on_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", _mlx_attention)
     use_fast_attention()
+    ours = mx.fast.scaled_dot_product_attention
+    assert isinstance(ours, CpuAttention)
     use_fast_attention()
-    assert mx.fast.scaled_dot_product_attention is _attention
+    assert mx.fast.scaled_dot_product_attention is ours
+    # NumPy's own products then use one core each.
+    own = [one["num_threads"] for one in threadpool_info() if "numpy.libs" in one["filepath"]]
+    assert own == [1]
+    assert ours._num_threads == min(16, len(os.sched_getaffinity(0)))
 
 
-def test_a_compiled_function_has_no_values_yet() -> None:
+def test_a_compiled_function_has_no_values_yet(attention: CpuAttention) -> None:
     """Vision towers are compiled."""
-    compiled = mx.compile(lambda q, k, v: _attention(q, k, v, scale=0.3))
+    compiled = mx.compile(lambda q, k, v: attention(q, k, v, scale=0.3))
     arrays = inputs(7)
     assert mx.allclose(compiled(*arrays), _mlx_attention(*arrays, scale=0.3), rtol=1e-5, atol=1e-6)

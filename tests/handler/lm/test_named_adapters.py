@@ -98,9 +98,9 @@ def test_experts_tell_rows_apart_sorted_or_not(num_tokens: int, model_folder: Fo
     logits = named.rows.run(loaded.model, (2, 0, 1, 2), tokens)
     for row, name in enumerate(["narrow", None, "wide", "narrow"]):
         model: Any = load(str(folder), adapter_path=None if name is None else str(adapters[name]))[0]
-        assert mx.allclose(logits[row], model(tokens[:1])[0], rtol=1e-4, atol=1e-4)
+        assert mx.allclose(logits[row], model(tokens[:1])[0], rtol=1e-3, atol=1e-3)
     # Whoever does not say whose rows they are gets the base.
-    assert mx.allclose(loaded.model(tokens)[0], logits[1], rtol=1e-4, atol=1e-4)
+    assert mx.allclose(loaded.model(tokens)[0], logits[1], rtol=1e-3, atol=1e-3)
 
 
 def test_experts_let_go_of_the_weights_that_they_were_tried_out_with(
