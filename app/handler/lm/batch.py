@@ -14,7 +14,8 @@ from mlx import nn
 from app.handler.lm.drafting import Drafter
 from app.handler.lm.guides.guide import Guide
 from app.handler.lm.guides.masks import Words, mask_logits
-from app.handler.lm.kv.caches import BatchCache, RowCache, flat_layers, is_span, num_bytes
+from app.handler.lm.kv.caches import BatchCache, Cache, RowCache, flat_layers, is_span, num_bytes
+from app.handler.lm.mixed_pass import MixedPass
 from app.handler.lm.row_adapters import RowAdapters
 from app.handler.lm.sampling.logprobs import PendingLogprobs, StepLogprobs
 from app.handler.lm.sampling.sampling import BatchSampler, RowSampler
@@ -91,7 +92,7 @@ class DecodeBatch:
         # The row that was last fed ahead, and how many tokens its cache holds since.
         self._ahead: tuple[int, int] | None = None
         # Every row's shift of positions, shape (rows,), where any has one.
-        self._shifts: mx.array | None = None
+        self._shifts: dict[str, mx.array] = {}
         # Every row's adapter.
         self._adapter_of_rows: tuple[int, ...] = ()
 
@@ -129,12 +130,27 @@ class DecodeBatch:
     def _note_rows(self) -> None:
         self._adapter_of_rows = tuple(row.adapter for row in self._rows)
         shifts = [row.position_shift for row in self._rows]
-        self._shifts = mx.array(shifts) if any(shifts) else None
+        self._shifts = {"position_shifts": mx.array(shifts)} if any(shifts) else {}
 
     def _forward(self, tokens: mx.array) -> mx.array:
         """The logits after each of the tokens, shape (rows, tokens), that are fed."""
-        shifts = {} if self._shifts is None else {"position_shifts": self._shifts}
-        return self._adapters.run(self._model, self._adapter_of_rows, tokens, cache=self._cache.layers, **shifts)
+        layers = self._cache.layers
+        return self._adapters.run(self._model, self._adapter_of_rows, tokens, cache=layers, **self._shifts)
+
+    def forward_beside(self, mixed: MixedPass, prompts: list[tuple[Cache, list[int]]]) -> mx.array:
+        """The forward pass of the next step, in which tokens of `prompts` are fed into their caches, too.
+
+        Gives what `step` takes; without rows, there is none. Errors: whatever the model raises; no cache that was in it
+        is worth anything then.
+        """
+        if self._tokens is None:
+            raise ValueError("nothing decodes")
+        return mixed.run(prompts, self._cache.layers, self._tokens, **self._shifts)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there are rows, all of them the model's own: a mixed pass has no adapters."""
+        return len(self._rows) > 0 and not any(self._adapter_of_rows)
 
     @property
     def num_tokens(self) -> int:
@@ -163,15 +179,18 @@ class DecodeBatch:
             return False
         return not all(map(is_span, flat_layers(self._cache.layers)))
 
-    def step(self) -> list[StepToken]:
-        """Start computing the next tokens and give those of the step before."""
+    def step(self, logits: mx.array | None = None) -> list[StepToken]:
+        """Start computing the next tokens and give those of the step before.
+
+        `logits`, shape (rows, 1, vocabulary), where the forward pass has been: see `forward_beside`.
+        """
         tokens, was_first = self._tokens, self._is_first
         if tokens is None:
             return []
-        if self._drafter is not None and self._can_draft():
+        if logits is None and self._drafter is not None and self._can_draft():
             return self._step_ahead(self._rows[0], tokens, self._drafter)
         pending = self._logprobs
-        logits = self._forward(tokens[:, None])[:, -1, :]
+        logits = (self._forward(tokens[:, None]) if logits is None else logits)[:, -1, :]
         ahead: list[int] = []
         if any(row.reads_tokens for row in self._rows):
             mx.async_eval(logits)

@@ -1,4 +1,7 @@
-"""Continuous batching: prompts are prefilled in chunks between the decode steps of the rows that already answer."""
+"""Continuous batching: prompts are prefilled in chunks, each in one pass with the rows that already answer.
+
+Where a model or a request does not allow that, chunks have passes of their own, between the steps of those rows.
+"""
 
 import time
 from collections.abc import Callable
@@ -7,41 +10,37 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 from loguru import logger
 
-from app.core.events import ChoiceEnded, Finished, PrefillProgress, Started, Usage
-from app.core.failures import of_exception, to_event
 from app.handler.base import Emit
-from app.handler.lm.answer import Answer
+from app.handler.lm.answering import Answering
 from app.handler.lm.batch import BatchRow, DecodeBatch, StepToken
 from app.handler.lm.detokenizer import Detokenizer
 from app.handler.lm.drafting import Drafter
-from app.handler.lm.echo import echo_start, echo_tokens
 from app.handler.lm.kv.cache_form import CacheForm
 from app.handler.lm.kv.caches import BatchCache
 from app.handler.lm.kv.kv_budget import KvBudget
+from app.handler.lm.mixed_pass import MixedPass
 from app.handler.lm.pace import Pace
-from app.handler.lm.prefill import PrefillLine
+from app.handler.lm.prefill import Chunk, Pass, PrefillLine, PromptFailedError
 from app.handler.lm.prefixes.prefix_cache import PrefixCache
 from app.handler.lm.prompts.prompt import PreparedGeneration
-from app.handler.lm.row import Prompt, Request, Row
+from app.handler.lm.row import Prompt, Row
 from app.handler.lm.row_adapters import RowAdapters
-from app.handler.lm.sampling.sampling import RowSampler
 
 _STEPS_BETWEEN_CLEARS = 512
 # A row starts only where it has room for so many tokens of an answer.
 _ROOM_TO_START = 64
-# As far back as a character may have begun that is not complete, and whatever else a detokenizer looks at.
-_TOKENS_TO_CONTINUE_FROM = 8
 
 
 @dataclass(frozen=True, slots=True)
 class EngineModel:
-    """What the engine needs to know of its model, which `form` has."""
+    """What the engine needs to know of its model, which `form` has; `mixed` where it takes prompts beside rows."""
 
     form: CacheForm
     eos_tokens: frozenset[int]
     new_detokenizer: Callable[[], Detokenizer]
     drafter: Drafter | None = None
     adapters: RowAdapters = field(default_factory=RowAdapters)
+    mixed: MixedPass | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +56,16 @@ class Engine:
     """Runs requests on one model. Owned by the worker's main thread."""
 
     def __init__(self, parts: EngineModel, limits: EngineLimits, prefixes: PrefixCache, emit: Emit) -> None:
-        self._parts = parts
         self._prefixes = prefixes
         self._budget = KvBudget.of(parts.form, limits.max_kv_bytes)
-        self._emit = emit
-        self._requests: dict[int, Request] = {}
+        self._answering = Answering(parts.eos_tokens, parts.new_detokenizer, emit)
         # The rows in the batch, the oldest first.
         self._rows: dict[int, Row] = {}
-        self._num_rows = 0
         self._line = PrefillLine(parts.form, prefixes, parts.adapters, limits.max_pairs)
         self._batch = DecodeBatch(parts.form.model, parts.eos_tokens, parts.drafter, parts.adapters)
         self._pace = Pace(limits.prefill_tokens)
         self._can_batch = parts.form.can_batch
+        self._mixed = parts.mixed
         self._owes_step = False
         self._prefilled_last = False
         self._num_steps = 0
@@ -90,72 +87,84 @@ class Engine:
 
     def add(self, request_id: int, asked: PreparedGeneration) -> None:
         """Take a request in."""
-        rows = [self._new_row(request_id, choice, asked) for choice in range(asked.num_choices)]
-        prompt = Prompt(request_id, asked, rows, asked.prompt)
-        self._requests[request_id] = Request(asked, rows)
-        self._line.add(prompt)
+        self._line.add(self._answering.add(request_id, asked))
 
     def cancel(self, request_id: int) -> None:
         """Forget a request wherever it is; unknown ids are ignored. What it has computed is kept."""
-        if request := self._requests.pop(request_id, None):
-            for prompt in [prompt for prompt in self._line if prompt.request_id == request_id]:
+        if rows := self._answering.remove(request_id):
+            for prompt in self._prompts_of(request_id):
                 self._line.remove(prompt)
-            self._leave(request.rows)
+            self._leave(rows)
 
     def turn(self) -> bool:
-        """One decode step, or one prefill pass when it is its turn; whether any work is left."""
-        may_prefill = not self._batch or (self._can_batch and not self._owes_step)
-        if not (self._line and may_prefill and self._prefill()) and self._batch:
+        """A decode step, a prefill pass, or both in one; whether any work is left."""
+        if not (self._line and self._may_prefill() and self._advance()) and self._batch:
             self._decode()
-        return bool(self._requests)
+        return len(self._answering) > 0
 
-    def _new_row(self, request_id: int, choice: int, asked: PreparedGeneration) -> Row:
-        self._num_rows += 1
-        detokenizer = self._parts.new_detokenizer()
-        if asked.continues_text:
-            for token in asked.prompt[-_TOKENS_TO_CONTINUE_FROM:]:
-                detokenizer.push(token)
-        return Row(
-            id=self._num_rows,
-            request_id=request_id,
-            choice=choice,
-            asked=asked,
-            detokenizer=detokenizer,
-            answer=Answer(choice, asked.stop, asked.reading, has_logprobs=asked.top_logprobs is not None),
-            sampler=RowSampler(asked.sampling, asked.prompt, choice, detokenizer.bytes_of),
-            guide=asked.guide.copy() if asked.guide is not None else None,
-        )
+    def _may_prefill(self) -> bool:
+        """Whether the rows that decode, if there are any, let a pass go first."""
+        num_rows = len(self._batch)
+        return not num_rows or (self._can_batch and not self._owes_step and self._pace.knows_step(num_rows))
 
-    def _prefill(self) -> bool:
-        """Run a prefill pass; whether there was anything that could start."""
+    def _advance(self) -> bool:
+        """Feed the next chunk of the prompts that wait; whether there was any that could start."""
+        try:
+            num_tokens = self._pace.chunk_tokens(len(self._batch), len(self._line), is_mixed=self._mixed is not None)
+            chunk = self._line.choose(num_tokens, self._may_start)
+            if chunk is None or not chunk.prompts:
+                self._prefilled_last |= chunk is None
+                return False
+            if self._mixed is not None and chunk.is_plain and self._batch.is_plain:
+                self._step_beside(chunk, self._mixed)
+            else:
+                self._prefill(chunk)
+        except PromptFailedError as failed:
+            request_id = failed.prompt.request_id
+            logger.opt(exception=failed.error).error("the prefill of request {} failed", request_id)
+            self._line.drop(failed.prompt)
+            self._fail(request_id, failed.error)
+        return True
+
+    def _prefill(self, chunk: Chunk) -> None:
+        """Feed a chunk in a pass of its own."""
         started = time.perf_counter()
         waits_for_step = len(self._batch) > 0
-        num_tokens = self._pace.chunk_tokens(len(self._batch), len(self._line))
-        try:
-            done = self._line.advance(num_tokens, self._may_start)
-        except Exception as error:
-            # The prompt's own forward pass: nobody else's cache was in it.
-            prompt = self._line.in_pass
-            logger.exception("the prefill of request {} failed", prompt.request_id)
-            self._line.drop(prompt)
-            self._fail(prompt.request_id, error)
-            return True
-        if not done.prompts:
-            self._prefilled_last |= done.has_looked
-            return False
+        if (done := self._line.feed(chunk)) is None:
+            return
         self._prefilled_last = True
-        for prompt, logprobs in zip(done.prompts, done.logprobs, strict=True):
-            self._tell_progress(prompt)
-            for event in echo_tokens(prompt, logprobs):
-                self._emit(prompt.request_id, event)
+        self._owes_step = done.cache is None
+        self._go_on(done)
+        if chunk.num_tokens:
+            self._pace.note_prefill(chunk.num_tokens, time.perf_counter() - started, waited_for_step=waits_for_step)
+
+    def _step_beside(self, chunk: Chunk, mixed: MixedPass) -> None:
+        """Feed a chunk in one pass with the rows' newest tokens."""
+        started = time.perf_counter()
+        fed = [(prompt.cache, tokens) for prompt, tokens in zip(chunk.prompts, chunk.tokens, strict=True)]
+        try:
+            logits = self._batch.forward_beside(mixed, fed)
+        except Exception:
+            # Whose fault it was is found out in passes of their own, from caches that are whole.
+            logger.exception("a pass over {} prompts and {} rows failed", len(fed), len(self._batch))
+            self._mixed = None
+            self._line.doubt(chunk.prompts)
+            self._start_again()
+            return
+        self._pace.note_mixed(chunk.num_tokens, time.perf_counter() - started)
+        self._prefilled_last = True
+        done = self._line.fed(chunk)
+        self._decode(logits)
+        self._go_on(done)
+
+    def _go_on(self, done: Pass) -> None:
+        """Tell what a pass did, and let the rows of prompts decode that are through."""
+        for place, prompt in enumerate(done.prompts):
+            self._answering.tell_progress(prompt, done.logprobs[place] if done.logprobs else [])
         if done.cache is not None:
             self._join(done.prompts, done.cache)
         # In a burst of short prompts, a step for the few that are through would hold up the many that are not.
-        self._owes_step = done.cache is None or len(self._line) <= len(self._batch)
-        if done.num_tokens:
-            seconds = time.perf_counter() - started
-            self._pace.note_prefill(done.num_tokens, seconds, waited_for_step=waits_for_step)
-        return True
+        self._owes_step = self._owes_step or (done.cache is not None and len(self._line) <= len(self._batch))
 
     def _may_start(self, prompt: Prompt) -> bool:
         """Whether the prompt's rows fit into memory beside those that run and those that have begun."""
@@ -177,37 +186,29 @@ class Engine:
             logger.exception("{} rows could not join the batch", len(joining))
             self._fail_decoding(error)
             return
-        self._end([row for _, row in joining if row.asked.max_tokens == 0])
+        silent = [row for _, row in joining if row.asked.max_tokens == 0]
+        self._leave(silent)
+        for row in silent:
+            self._answering.end(row)
 
-    def _end(self, rows: list[Row]) -> None:
-        """End rows that are to say nothing."""
-        self._leave(rows)
-        for row in rows:
-            self._emit(row.request_id, ChoiceEnded("length", row.choice))
-            self._finish_choice(row)
-
-    def _tell_progress(self, prompt: Prompt) -> None:
-        request = self._requests[prompt.request_id]
-        if request.num_cached is None:
-            request.num_cached = prompt.num_cached
-            self._emit(prompt.request_id, Started(len(prompt.tokens), prompt.num_cached))
-            for event in echo_start(prompt):
-                self._emit(prompt.request_id, event)
-        if not prompt.is_back:
-            self._emit(prompt.request_id, PrefillProgress(prompt.num_prefilled, len(prompt.tokens)))
-
-    def _decode(self) -> None:
+    def _decode(self, logits: mx.array | None = None) -> None:
+        """A decode step; of `logits` the forward pass has been."""
         started = time.perf_counter()
         try:
-            tokens = self._batch.step()
+            tokens = self._batch.step(logits)
         except Exception as error:
             logger.exception("a decode step of {} rows failed", len(self._batch))
             self._fail_decoding(error)
             return
-        # After a pass, or a look, the step before has long been computed.
-        note = self._pace.note_start if self._prefilled_last else self._pace.note_step
-        note(time.perf_counter() - started)
-        self._prefilled_last = self._owes_step = False
+        if logits is None:
+            # After a pass, or a look, the step before has long been computed.
+            seconds = time.perf_counter() - started
+            if self._prefilled_last:
+                self._pace.note_start(seconds)
+            else:
+                self._pace.note_step(seconds, len(self._batch))
+            self._prefilled_last = False
+        self._owes_step = False
         self._take(tokens)
         self._make_room()
         self._num_steps += 1
@@ -224,7 +225,7 @@ class Engine:
                 # Guessed right, and too far.
                 continue
             try:
-                if self._take_token(row, given):
+                if self._answering.take(row, given):
                     ended.append(row)
             except Exception as error:
                 # The row's own: its grammar, or a token that its tokenizer cannot decode.
@@ -232,27 +233,9 @@ class Engine:
                 failed[row.request_id] = error
         self._leave(ended)
         for row in ended:
-            self._finish_choice(row)
+            self._answering.finish(row)
         for request_id, error in failed.items():
             self._fail(request_id, error)
-
-    def _take_token(self, row: Row, given: StepToken) -> bool:
-        if given.token is None:
-            raise ValueError("the grammar failed")
-        events = row.take(given.token, given.logprobs, is_eos=given.token in self._parts.eos_tokens)
-        for event in events:
-            self._emit(row.request_id, event)
-        return bool(events) and isinstance(events[-1], ChoiceEnded)
-
-    def _finish_choice(self, row: Row) -> None:
-        row.has_ended = True
-        request = self._requests.get(row.request_id)
-        if request is not None and all(other.has_ended for other in request.rows):
-            count = sum(len(other.generated) for other in request.rows)
-            num_reasoning = sum(other.num_reasoning for other in request.rows)
-            usage = Usage(len(request.asked.prompt), count, request.num_cached or 0, num_reasoning)
-            self._emit(row.request_id, Finished(usage))
-            del self._requests[row.request_id]
 
     def _leave(self, rows: list[Row]) -> None:
         """Take rows out of the batch and keep what they have computed."""
@@ -270,8 +253,14 @@ class Engine:
             row = self._rows[next(reversed(self._rows))]
             logger.info("request {} waits for memory after {} tokens", row.request_id, len(row.generated))
             self._leave([row])
-            tokens = row.asked.prompt + row.generated
-            self._line.add(Prompt(row.request_id, row.asked, [row], tokens, is_back=True))
+            self._line.add(_back(row))
+
+    def _start_again(self) -> None:
+        """Send every row back to the line, with its tokens and without its cache."""
+        for row in self._rows.values():
+            self._line.add(_back(row))
+        self._rows.clear()
+        self._batch.clear()
 
     def _fail_decoding(self, error: Exception) -> None:
         """The step is shared, so its rows fail together; prompts in the line go on."""
@@ -281,11 +270,18 @@ class Engine:
 
     def _fail(self, request_id: int, error: Exception) -> None:
         """End a request with an error; its rows' caches are not trusted."""
-        if request := self._requests.pop(request_id, None):
-            for prompt in [prompt for prompt in self._line if prompt.request_id == request_id]:
+        if rows := self._answering.fail(request_id, error):
+            for prompt in self._prompts_of(request_id):
                 self._line.drop(prompt)
-            self._batch.remove({row.id for row in request.rows if self._rows.pop(row.id, None)})
-            self._emit(request_id, to_event(of_exception(error)))
+            self._batch.remove({row.id for row in rows if self._rows.pop(row.id, None)})
+
+    def _prompts_of(self, request_id: int) -> list[Prompt]:
+        return [prompt for prompt in self._line if prompt.request_id == request_id]
+
+
+def _back(row: Row) -> Prompt:
+    """What a row goes on from that has left the batch."""
+    return Prompt(row.request_id, row.asked, [row], row.asked.prompt + row.generated, is_back=True)
 
 
 def _batch_row(prompt: Prompt, row: Row) -> BatchRow:

@@ -27,6 +27,7 @@ from app.handler.lm.engine import Engine, EngineLimits, EngineModel
 from app.handler.lm.guides.grammar_compiler import GrammarCompiler
 from app.handler.lm.kv.cache_form import CacheForm, open_cache_form
 from app.handler.lm.memory_plan import plan_memory
+from app.handler.lm.mixed_pass import open_mixed_pass
 from app.handler.lm.named_adapters import NamedAdapters, open_named_adapters
 from app.handler.lm.prefixes.prefix_cache import PrefixCache, PrefixCacheLimits
 from app.handler.lm.prefixes.upkeep import CacheUpkeep, open_prefix_cache
@@ -58,7 +59,8 @@ class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
         width = self._logits_width(model)
         form = open_cache_form(self.spec, model)
         drafter = self._drafter(form, tokenizer)
-        parts = EngineModel(form, eos_tokens, detokenizer_factory(own), drafter, self._adapters.rows)
+        mixed = open_mixed_pass(form)
+        parts = EngineModel(form, eos_tokens, detokenizer_factory(own), drafter, self._adapters.rows, mixed)
         grammars = GrammarCompiler(own, width, parts.eos_tokens)
         plan = plan_memory(self.spec, model, self.memory_bytes)
         limits = EngineLimits(self.spec.prefill_step_size, plan.kv_bytes, device.max_pairs(num_heads(config)))

@@ -1,7 +1,7 @@
 """The prompts on their way into the batch, in order of arrival."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from math import isqrt
 
@@ -22,18 +22,45 @@ _MAX_LOGITS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """What one forward pass did: the prompts it moved on, by how many tokens in all; their cache if they are done.
+class Chunk:
+    """What the next pass feeds: of each of these prompts, those tokens; none of a prompt that is kept whole."""
 
-    `logprobs` are each prompt's, of the tokens that were predicted; empty where they are not told. `has_looked` says
-    that there was no pass because something was read or looked at for one.
+    prompts: list[Prompt]
+    tokens: list[list[int]]
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all prompts."""
+        return sum(map(len, self.tokens))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is asked of its pass but that the tokens are in the caches after it."""
+        return all(self.tokens) and not any(
+            prompt.tells_logprobs or prompt.asked.adapter or prompt.asked.pictures is not None
+            for prompt in self.prompts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one forward pass did: the prompts it moved on, and their cache if they are done.
+
+    `logprobs` are each prompt's, of the tokens that were predicted; none where they are not told.
     """
 
     prompts: list[Prompt]
-    num_tokens: int = 0
-    cache: BatchCache | None = None
-    logprobs: list[list[StepLogprobs]] = field(default_factory=list)
-    has_looked: bool = False
+    cache: BatchCache | None
+    logprobs: list[list[StepLogprobs]]
+
+
+class PromptFailedError(Exception):
+    """What a prompt alone is to blame for, `error`: nobody else's cache was in it."""
+
+    def __init__(self, prompt: Prompt, error: Exception) -> None:
+        super().__init__()
+        self.prompt = prompt
+        self.error = error
 
 
 class PrefillLine:
@@ -55,8 +82,6 @@ class PrefillLine:
         self._line: list[Prompt] = []
         self._is_oldest_next = True
         self._logits_width = 0
-        # Whose forward pass is running.
-        self._in_pass: list[Prompt] = []
         # Prompts of a pass that failed: each is tried once more, alone, so that one cannot harm the others.
         self._suspects: set[int] = set()
 
@@ -65,11 +90,6 @@ class PrefillLine:
 
     def __iter__(self) -> Iterator[Prompt]:
         return iter(self._line)
-
-    @property
-    def in_pass(self) -> Prompt:
-        """The prompt whose pass has just raised."""
-        return self._in_pass[0]
 
     @property
     def cache_bytes(self) -> int:
@@ -90,49 +110,61 @@ class PrefillLine:
     def drop(self, prompt: Prompt) -> None:
         """Take a prompt out whose cache is not to be trusted, or is in use elsewhere."""
         self._line.remove(prompt)
-        # Its cache would stay in memory until the next pass.
-        self._in_pass = [other for other in self._in_pass if other is not prompt]
         self._suspects.discard(prompt.request_id)
         if prompt.asked.pictures is not None:
             prompt.asked.pictures.forget()
 
-    def advance(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> Pass:
-        """Prefill up to `num_tokens` tokens, padding included, of one prompt or of several short ones.
+    def choose(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> Chunk | None:
+        """What to feed next: up to `num_tokens` tokens, padding included, of one prompt or of several short ones.
 
-        A prompt that has not begun is left waiting while `may_start` says no.
-        Errors: whatever the model raises, when `in_pass` was alone in the pass; it stays in the line.
+        A prompt that has not begun is left waiting while `may_start` says no. Nothing where none may start; None where
+        something was read or looked at for one instead. Errors: PromptFailedError; it stays in the line.
         """
         group = self._group(num_tokens, may_start)
-        if not group:
-            return Pass([], has_looked=group is None)
-        self._in_pass = group
-        tokens = [prompt.next_tokens(self._up_to_checkpoint(prompt, num_tokens)) for prompt in group]
-        logprobs: list[list[StepLogprobs]] = [[] for _ in group]
+        if group is None:
+            return None
+        return Chunk(group, [prompt.next_tokens(self._up_to_checkpoint(prompt, num_tokens)) for prompt in group])
+
+    def feed(self, chunk: Chunk) -> Pass | None:
+        """Feed a chunk in a pass of its own; None where several prompts failed, of which each is tried alone then.
+
+        Errors: PromptFailedError when there is one prompt; it stays in the line.
+        """
+        logprobs = None
         try:
-            cache = BatchCache.of([prompt.cache for prompt in group])
-            if any(tokens):
-                logits = cache.feed(self._forward(group), tokens)
-                if group[0].tells_logprobs:
-                    targets = [prompt.predicted_tokens(len(fed)) for prompt, fed in zip(group, tokens, strict=True)]
-                    logprobs = known_logprobs(logits, targets, [prompt.asked.top_logprobs or 0 for prompt in group])
-        except Exception:
-            if len(group) == 1:
-                raise
-            logger.warning("a pass over {} prompts failed; each is tried alone", len(group))
-            for prompt in group:
-                self._suspects.add(prompt.request_id)
-                prompt.forget_cache()
-            return Pass([])
-        self._in_pass = []
-        for place, (prompt, fed) in enumerate(zip(group, tokens, strict=True)):
+            cache = BatchCache.of([prompt.cache for prompt in chunk.prompts])
+            if chunk.num_tokens:
+                logits = cache.feed(self._forward(chunk.prompts), chunk.tokens)
+                if chunk.prompts[0].tells_logprobs:
+                    logprobs = _known(chunk, logits)
+        except Exception as error:
+            if len(chunk.prompts) == 1:
+                raise PromptFailedError(chunk.prompts[0], error) from error
+            logger.warning("a pass over {} prompts failed; each is tried alone", len(chunk.prompts))
+            self.doubt(chunk.prompts)
+            return None
+        return self._settled(chunk, cache, logprobs)
+
+    def fed(self, chunk: Chunk) -> Pass:
+        """A chunk was fed, each prompt's tokens into its own cache."""
+        return self._settled(chunk, BatchCache.of([prompt.cache for prompt in chunk.prompts]))
+
+    def doubt(self, prompts: list[Prompt]) -> None:
+        """Start these again, each in passes of its own."""
+        for prompt in prompts:
+            self._suspects.add(prompt.request_id)
+            prompt.forget_cache()
+
+    def _settled(self, chunk: Chunk, cache: BatchCache, logprobs: list[list[StepLogprobs]] | None = None) -> Pass:
+        for place, (prompt, fed) in enumerate(zip(chunk.prompts, chunk.tokens, strict=True)):
             prompt.num_prefilled += len(fed)
             if not prompt.num_left or prompt.num_prefilled == self._next_checkpoint(prompt, prompt.num_prefilled):
                 self._keep(prompt, cache, place)
-        if group[0].num_left:
-            return Pass(group, sum(map(len, tokens)), None, logprobs)
-        for prompt in group:
+        if chunk.prompts[0].num_left:
+            return Pass(chunk.prompts, None, logprobs or [])
+        for prompt in chunk.prompts:
             self.drop(prompt)
-        return Pass(group, sum(map(len, tokens)), cache, logprobs)
+        return Pass(chunk.prompts, cache, logprobs or [])
 
     def _group(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> list[Prompt] | None:
         """Who is next, and who fits beside it into one pass of `num_tokens`, padded.
@@ -182,8 +214,10 @@ class PrefillLine:
         """Look at the next picture that is not in the prompt's cache yet, one a turn; whether there was any."""
         if prompt.asked.pictures is None:
             return False
-        self._in_pass = [prompt]
-        return prompt.asked.pictures.look_on(prompt.tokens, prompt.num_prefilled)
+        try:
+            return prompt.asked.pictures.look_on(prompt.tokens, prompt.num_prefilled)
+        except Exception as error:
+            raise PromptFailedError(prompt, error) from error
 
     def _forward(self, group: list[Prompt]) -> Callable[..., mx.array]:
         pictures = group[0].asked.pictures
@@ -248,3 +282,9 @@ class PrefillLine:
             or not prompt.num_left
             or self._up_to_checkpoint(prompt, prompt.num_left) < prompt.num_left
         )
+
+
+def _known(chunk: Chunk, logits: mx.array) -> list[list[StepLogprobs]]:
+    """What each prompt's tokens make of those that follow them, from logits of shape (prompts, tokens, vocabulary)."""
+    targets = [prompt.predicted_tokens(len(fed)) for prompt, fed in zip(chunk.prompts, chunk.tokens, strict=True)]
+    return known_logprobs(logits, targets, [prompt.asked.top_logprobs or 0 for prompt in chunk.prompts])

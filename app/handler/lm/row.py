@@ -69,11 +69,14 @@ class Row:
 
 @dataclass(slots=True)
 class Request:
-    """What the engine knows of a request; `num_cached` once its prompt has begun."""
+    """What the engine knows of a request; `num_cached` once its prompt has begun. `num_told` of its tokens, less than
+    that is no progress.
+    """
 
     asked: PreparedGeneration
     rows: list[Row]
     num_cached: int | None = None
+    num_told: int = 0
 
 
 @dataclass(slots=True, eq=False)

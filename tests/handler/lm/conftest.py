@@ -38,16 +38,32 @@ def wide_llama(wide_by_name: dict[str, Loaded]) -> Loaded:
     return wide_by_name["llama"]
 
 
+@pytest.fixture(scope="session")
+def form_by_name(wide_by_name: dict[str, Loaded]) -> Callable[[str], CacheForm]:
+    """Of every kind of cache, those that settings ask for included."""
+
+    def form(name: str) -> CacheForm:
+        match name:
+            case "few bits":
+                return CacheForm(wide_by_name["llama"].model, Quantization(8, 32))
+            case "window":
+                return CacheForm(wide_by_name["llama"].model, window=32)
+            case _:
+                return CacheForm(wide_by_name[name].model)
+
+    return form
+
+
 @pytest.fixture(scope="session", params=[*_WIDE, "few bits", "window"])
-def any_form(request: pytest.FixtureRequest, wide_by_name: dict[str, Loaded]) -> CacheForm:
-    """Every kind of cache, those that settings ask for included."""
-    match request.param:
-        case "few bits":
-            return CacheForm(wide_by_name["llama"].model, Quantization(8, 32))
-        case "window":
-            return CacheForm(wide_by_name["llama"].model, window=32)
-        case name:
-            return CacheForm(wide_by_name[name].model)
+def any_form(request: pytest.FixtureRequest, form_by_name: Callable[[str], CacheForm]) -> CacheForm:
+    """Each of them."""
+    return form_by_name(request.param)
+
+
+@pytest.fixture(scope="session", params=["llama", "gemma3", "few bits", "window"])
+def any_mixing_form(request: pytest.FixtureRequest, form_by_name: Callable[[str], CacheForm]) -> CacheForm:
+    """Those whose prompts and rows can share a pass."""
+    return form_by_name(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -252,7 +252,7 @@ def test_what_is_kept_of_a_row_that_was_fed_ahead_is_right(casting: Casting, sto
     test = bench(casting.loaded, frozenset({EOS}))
     prompt = [5, 6, 7, 8, 9, 10, 11, 12] * 3
     test.add_asking(0, PreparedGeneration(prompt, 60, GREEDY, stop, guide=grammar))
-    (row,) = test.engine._requests[0].rows
+    (row,) = test.engine._answering._requests[0].rows
     test.run()
     assert test.log.completion(0).stop_sequence == (stop[0] if stop else None)
     longer = [*prompt, *row.generated, 20, 21, 22]

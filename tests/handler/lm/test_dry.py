@@ -100,7 +100,7 @@ OF_FEW = replace(GREEDY, logit_bias=tuple((token, 100.0) for token in FEW))
 
 def reference(loaded: Loaded, asked: Dry | None, prompt: list[int], num_tokens: int) -> str:
     """Greedy decoding with the definition's penalties, one whole forward pass after the other."""
-    spelled = bench(loaded).engine._parts.new_detokenizer().bytes_of
+    spelled = bench(loaded).engine._answering._new_detokenizer().bytes_of
     breakers = [breaker.encode() for breaker in asked.breakers] if asked else []
     context = list(prompt)
     for _ in range(num_tokens):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.events import PrefillProgress, Started
+from app.core.events import PrefillProgress, Started, TextDelta
 from tests.fixtures.driving import check_order, run
 from tests.fixtures.engine_bench import NUM_TOKENS, Bench, bench, counts, prompts
 from tests.fixtures.tiny_lm import Loaded, load_folder
@@ -155,21 +155,16 @@ class TestPrefill:
     def test_a_long_prompt_stops_nobody(self, llama: Loaded) -> None:
         """The row that answers gets a token between any two chunks of the long prompt."""
         test = bench(llama)
-        order: list[str] = []
-
-        def emit(row_id: int, event: object) -> None:
-            order.append(f"{row_id} {type(event).__name__}")
-
-        test.engine._emit = emit
         test.add(0, [5])
-        while len(order) < 4:
+        while len(test.log.order) < 4:
             test.engine.turn()
         test.add(1, [7] * 300, 1)
         run(test.engine.turn)
-        chunks = [at for at, name in enumerate(order) if name == "1 PrefillProgress"]
+        order = [(row_id, type(event)) for row_id, event in test.log.order]
+        chunks = [at for at, told in enumerate(order) if told == (1, PrefillProgress)]
         assert len(chunks) >= 4
         for one, next_one in itertools.pairwise(chunks):
-            assert any(name == "0 TextDelta" for name in order[one:next_one])
+            assert (0, TextDelta) in order[one:next_one]
 
     def test_what_is_half_done_is_not_begun_anew_for_a_short_one(self, llama: Loaded) -> None:
         test = bench(llama, cache_bytes=0)

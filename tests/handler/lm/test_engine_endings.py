@@ -1,5 +1,4 @@
 import gc
-from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -201,7 +200,7 @@ class TestFailures:
         test = bench(llama)
         prompt = prompts(6)[4]
         test.add(0, prompt)
-        test.engine._parts = replace(test.engine._parts, new_detokenizer=Raising)
+        test.engine._answering._new_detokenizer = Raising
         test.add(1, [5, 6], 10)
         test.run()
         assert test.log.failure(1).error == "InternalError"

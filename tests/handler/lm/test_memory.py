@@ -118,14 +118,13 @@ def test_who_is_cancelled_while_it_waits_to_come_back_is_gone(llama: Loaded) -> 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one_to_be_done(llama: Loaded) -> None:
     test = bench(llama)
-    order: list[tuple[int, type]] = []
-    test.engine._emit = lambda request_id, event: order.append((request_id, type(event)))
     ask(test, 0, tokens_of(0, 450), max_tokens=3)
     test.engine.turn()
     ask(test, 1, tokens_of(1, 8), max_tokens=3)
     ask(test, 2, tokens_of(2, 400), max_tokens=3)
     while test.engine.turn():
         pass
+    order = [(request_id, type(event)) for request_id, event in test.log.order]
     last_chunk = max(at for at, told in enumerate(order) if told == (0, PrefillProgress))
     first_words = {request_id: order.index((request_id, TextDelta)) for request_id in range(3)}
     assert first_words[1] < last_chunk

@@ -176,7 +176,7 @@ def mix(
         turn += 1
     # No row is left anywhere.
     test.run()
-    assert not test.engine._requests
+    assert not test.engine._answering
     for request_id, kind in chosen.items():
         check(test, request_id, kind, was_cancelled=request_id in cancelled)
     return len(came_back)

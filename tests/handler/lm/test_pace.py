@@ -26,7 +26,7 @@ def slow_to_start(num_tokens: int) -> float:
 def passes(machine: Machine, step_s: float, count: int, pace: Pace | None = None) -> list[int]:
     """The lengths of so many passes beside one stream."""
     pace = pace or Pace(MOST)
-    pace.note_step(step_s)
+    pace.note_step(step_s, 1)
     lengths: list[int] = []
     for _ in range(count):
         num_tokens = pace.chunk_tokens(1, 1)
@@ -109,7 +109,29 @@ def test_no_pass_is_longer_than_the_settings_say() -> None:
     pace = Pace(5)
     for num_decoding in (0, 1):
         assert pace.chunk_tokens(num_decoding, 1) == 5
-    pace.note_step(10e-3)
+    pace.note_step(10e-3, 1)
     pace.note_prefill(5, linear(5), waited_for_step=False)
     for num_decoding in (0, 1):
         assert pace.chunk_tokens(num_decoding, 1) == 5
+
+
+def test_a_pass_with_the_step_in_it_takes_seven_steps() -> None:
+    pace, step_s, num_tokens = Pace(MOST), 10e-3, 0
+    passes(linear, step_s, 4, pace)
+    for _ in range(10):
+        num_tokens = pace.chunk_tokens(1, 1, is_mixed=True)
+        pace.note_mixed(num_tokens, step_s + linear(num_tokens))
+    assert 6 * step_s < step_s + linear(num_tokens) < 8 * step_s
+    # What the step adds to these says nothing of the others.
+    assert 5 * step_s < linear(pace.chunk_tokens(1, 1)) < 7 * step_s
+
+
+def test_a_step_is_known_for_about_so_many_rows() -> None:
+    pace = Pace(MOST)
+    assert not pace.knows_step(1)
+    pace.note_step(10e-3, 4)
+    assert [num_rows for num_rows in range(1, 20) if pace.knows_step(num_rows)] == list(range(2, 9))
+    # Of another number of rows, what was known of the first is worth nothing.
+    pace.note_step(50e-3, 16)
+    pace.note_prefill(100, linear(100), waited_for_step=False)
+    assert linear(pace.chunk_tokens(16, 1)) > 5 * 50e-3
