@@ -6,7 +6,7 @@ from app.core.events import ChoiceEnded, Finished, PrefillProgress, Started, Usa
 from app.core.failures import of_exception, to_event
 from app.handler.base import Emit
 from app.handler.lm.answer import Answer
-from app.handler.lm.batch import StepToken
+from app.handler.lm.batch_row import StepToken
 from app.handler.lm.detokenizer import Detokenizer
 from app.handler.lm.echo import echo_start, echo_tokens
 from app.handler.lm.prompts.prompt import PreparedGeneration

@@ -3,59 +3,22 @@
 Unlike mlx_lm's own batch, the step computes nothing that no row asked for: no log-probabilities, no per-row arrays.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import mlx.core as mx
 import numpy as np
 from loguru import logger
 from mlx import nn
 
+from app.handler.lm.batch_row import BatchRow, Newest, StepToken
 from app.handler.lm.drafting import Drafter
-from app.handler.lm.guides.guide import Guide
 from app.handler.lm.guides.masks import Words, mask_logits
-from app.handler.lm.kv.caches import BatchCache, Cache, RowCache, flat_layers, is_span, num_bytes
-from app.handler.lm.mixed_pass import MixedPass
+from app.handler.lm.kv.caches import BatchCache, RowCache, flat_layers, is_span, num_bytes
+from app.handler.lm.mixed_pass import Fed, MixedPass
 from app.handler.lm.row_adapters import RowAdapters
-from app.handler.lm.sampling.logprobs import PendingLogprobs, StepLogprobs
-from app.handler.lm.sampling.sampling import BatchSampler, RowSampler
+from app.handler.lm.sampling.logprobs import PendingLogprobs
+from app.handler.lm.sampling.sampling import BatchSampler
 
 # Tokens that are certain are fed so many at once.
 _MOST_AHEAD = 64
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRow:
-    """A sequence in the batch; `last_token` is the first to be fed, the last of what its cache is to hold by then.
-
-    It is the prompt's last, or one that was generated when the row was in the batch before.
-    """
-
-    id: int
-    last_token: int
-    sampler: RowSampler
-    top_logprobs: int | None = None
-    guide: Guide | None = None
-    # The prompt and every token that a step has given.
-    history: Callable[[], list[int]] = list
-    # What is added to the place of each of its tokens, by a model that sees.
-    position_shift: int = 0
-    # The number of its adapter, 0 for none.
-    adapter: int = 0
-
-    @property
-    def reads_tokens(self) -> bool:
-        """Whether its newest token has to be read before the next one is drawn."""
-        return self.sampler.reads_tokens or (self.guide is not None and self.guide.reads_tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class StepToken:
-    """What a step gave one row; `token` is None for a row that its guide failed."""
-
-    row_id: int
-    token: int | None
-    logprobs: StepLogprobs | None = None
 
 
 class DecodeBatch:
@@ -84,9 +47,9 @@ class DecodeBatch:
         """Drop every row."""
         self._rows: list[BatchRow] = []
         self._cache = BatchCache()
-        # What is fed next, shape (rows,), and for which rows that is no news.
+        # What is fed next, shape (rows,).
         self._tokens: mx.array | None = None
-        self._is_first: list[bool] = []
+        self._newest: list[Newest] = []
         self._logprobs: PendingLogprobs | None = None
         self._sampler: BatchSampler | None = None
         # The row that was last fed ahead, and how many tokens its cache holds since.
@@ -100,15 +63,19 @@ class DecodeBatch:
         return len(self._rows)
 
     def join(self, rows: list[BatchRow], cache: BatchCache) -> None:
-        """Let prefilled rows decode from the next step on; `cache` holds all but their last tokens."""
+        """Let prefilled rows decode from the next step on; `cache` holds all but their last tokens.
+
+        The last ones, too, where the next step is given the logits that come after them.
+        """
         self._cache.extend(cache)
         self._rows += rows
         fed = mx.array([row.last_token for row in rows], dtype=mx.uint32)
         self._tokens = fed if self._tokens is None else mx.concatenate([self._tokens, fed])
-        self._is_first += [True] * len(rows)
         for row in rows:
-            # A row that was in a batch before left it with a token drawn that nobody has seen.
-            row.sampler.step_back()
+            self._newest.append("told" if row.is_told else "came")
+            if not row.is_told:
+                # A row that was in a batch before left it with a token drawn that nobody has seen.
+                row.sampler.step_back()
         self._sampler = None
         self._note_rows()
 
@@ -121,7 +88,7 @@ class DecodeBatch:
             self.clear()
             return
         self._rows = [self._rows[index] for index in keep]
-        self._is_first = [self._is_first[index] for index in keep]
+        self._newest = [self._newest[index] for index in keep]
         self._cache.filter(keep)
         self._tokens = self._tokens[mx.array(keep)]
         self._sampler = None
@@ -137,11 +104,10 @@ class DecodeBatch:
         layers = self._cache.layers
         return self._adapters.run(self._model, self._adapter_of_rows, tokens, cache=layers, **self._shifts)
 
-    def forward_beside(self, mixed: MixedPass, prompts: list[tuple[Cache, list[int]]]) -> mx.array:
-        """The forward pass of the next step, in which tokens of `prompts` are fed into their caches, too.
+    def forward_beside(self, mixed: MixedPass, prompts: list[Fed]) -> mx.array:
+        """The forward pass of the next step, in which prompts are fed, too: gives what `MixedPass.run` does.
 
-        Gives what `step` takes; without rows, there is none. Errors: whatever the model raises; no cache that was in it
-        is worth anything then.
+        Errors: whatever the model raises; no cache that was in it is worth anything then.
         """
         if self._tokens is None:
             raise ValueError("nothing decodes")
@@ -163,15 +129,19 @@ class DecodeBatch:
         return num_bytes(self._cache.layers)
 
     def cache_of(self, row_id: int) -> RowCache | None:
-        """The cache of a row: its prompt, and every generated token that a step has given.
+        """The cache of a row: its prompt, and every generated token that was told, but for one that `has_told_newest`.
 
         None for an unknown row, and for one that ended before the last of these where that cannot be undone.
         """
         for index, row in enumerate(self._rows):
             if row.id == row_id:
-                is_unknown = self._is_first[index] or self._is_cut_short(row)
+                is_unknown = self._newest[index] == "came" or self._is_cut_short(row)
                 return None if is_unknown else self._cache.row(index)
         return None
+
+    def has_told_newest(self, row_id: int) -> bool:
+        """Whether a row's newest token was told before it is fed."""
+        return any(row.id == row_id and newest == "told" for row, newest in zip(self._rows, self._newest, strict=True))
 
     def _is_cut_short(self, row: BatchRow) -> bool:
         """Whether a state is too far that cannot be cut by position."""
@@ -184,7 +154,7 @@ class DecodeBatch:
 
         `logits`, shape (rows, 1, vocabulary), where the forward pass has been: see `forward_beside`.
         """
-        tokens, was_first = self._tokens, self._is_first
+        tokens, news = self._tokens, self._newest
         if tokens is None:
             return []
         if logits is None and self._drafter is not None and self._can_draft():
@@ -194,20 +164,33 @@ class DecodeBatch:
         ahead: list[int] = []
         if any(row.reads_tokens for row in self._rows):
             mx.async_eval(logits)
-            given = self._read(tokens, was_first, pending)
+            given = self._read(tokens, pending)
             if ahead := self._certain(given):
-                logits = self._feed_ahead(self._rows[0], ahead, was_first[0])
-            self._sample(self._constrained(logits, given), logits, tokens, was_first)
+                logits = self._feed_ahead(self._rows[0], ahead, is_new=news[0] == "drawn")
+            self._sample(self._constrained(logits, given), logits, tokens)
         else:
-            self._sample(logits, logits, tokens, was_first)
-            given = self._read(tokens, was_first, pending)
-        self._is_first = [False] * len(self._rows)
-        told = [one for one, first in zip(given, was_first, strict=True) if one.token is None or not first]
+            self._sample(logits, logits, tokens)
+            given = self._read(tokens, pending)
+        self._newest = ["drawn"] * len(self._rows)
+        told = [one for one, newest in zip(given, news, strict=True) if one.token is None or newest == "drawn"]
         return told if given[0].token is None else told + [StepToken(given[0].row_id, token) for token in ahead]
+
+    def newest(self) -> list[StepToken]:
+        """Wait for the tokens that the last step has begun to compute, and give them: the next one does not.
+
+        Only what has been fed counts as a row's past: what its cache holds ends before these.
+        """
+        if self._tokens is None:
+            return []
+        given = self._read(self._tokens, self._logprobs)
+        told = [one for one, newest in zip(given, self._newest, strict=True) if newest == "drawn"]
+        self._newest = ["told" if newest == "drawn" else newest for newest in self._newest]
+        self._logprobs = None
+        return told
 
     def _can_draft(self) -> bool:
         """Whether the only row takes the likeliest token, whatever it is."""
-        if len(self._rows) != 1 or self._is_first[0]:
+        if len(self._rows) != 1 or self._newest[0] == "came":
             return False
         row = self._rows[0]
         asked = row.sampler.parameters
@@ -218,7 +201,8 @@ class DecodeBatch:
         """Give the newest token and those after it that were guessed right; the check also gives the one to come."""
         read: list[int] = newest.tolist()  # type: ignore[assignment]
         token = read[0]
-        guesses = drafter.guess(row.id, [*row.history(), token])
+        news = [token] if self._newest[0] == "drawn" else []
+        guesses = drafter.guess(row.id, row.history() + news)
         logits = self._forward(mx.array([[token, *guesses]]))
         checked: list[int] = mx.argmax(logits[0], axis=-1).tolist()  # type: ignore[assignment]
         num_right = 0
@@ -226,27 +210,30 @@ class DecodeBatch:
             num_right += 1
         self._cache.trim(len(guesses) - num_right)
         self._tokens = mx.array([checked[num_right]], dtype=mx.uint32)
-        return [StepToken(row.id, one) for one in [token, *guesses[:num_right]]]
+        self._newest = ["drawn"]
+        return [StepToken(row.id, one) for one in news + guesses[:num_right]]
 
-    def _sample(self, masked: mx.array, logits: mx.array, tokens: mx.array, was_first: list[bool]) -> None:
+    def _sample(self, masked: mx.array, logits: mx.array, tokens: mx.array) -> None:
         """Start computing the next tokens, from the logits that the guides have masked."""
         if self._sampler is None:
             self._sampler = BatchSampler([row.sampler for row in self._rows])
-        self._tokens = self._sampler(masked, tokens, was_first).astype(mx.uint32)
+        came = [newest == "came" for newest in self._newest]
+        self._tokens = self._sampler(masked, tokens, came).astype(mx.uint32)
         asked = {row.id: (i, row.top_logprobs) for i, row in enumerate(self._rows) if row.top_logprobs is not None}
         self._logprobs = PendingLogprobs(logits, self._tokens, asked) if asked else None
         mx.async_eval(self._tokens, *(self._logprobs.arrays if self._logprobs is not None else []))
 
-    def _read(self, tokens: mx.array, was_first: list[bool], pending: PendingLogprobs | None) -> list[StepToken]:
-        """Each row's newest token; for a row that has just joined, the last it came with."""
+    def _read(self, tokens: mx.array, pending: PendingLogprobs | None) -> list[StepToken]:
+        """Each row's newest token, whether it is to be told or not."""
         values: list[int] = tokens.tolist()  # type: ignore[assignment]
         logprobs = pending.read() if pending is not None else {}
         given: list[StepToken] = []
-        for row, value, first in zip(self._rows, values, was_first, strict=True):
+        for row, value, newest in zip(self._rows, values, self._newest, strict=True):
             token: int | None = value
-            if not first:
+            is_new = newest == "drawn"
+            if is_new:
                 row.sampler.penalties.note(value)
-            if row.guide is not None and not first and value not in self._eos_tokens:
+            if row.guide is not None and is_new and value not in self._eos_tokens:
                 try:
                     row.guide.advance(value)
                 except Exception:
@@ -270,9 +257,12 @@ class DecodeBatch:
             return []
         return ahead
 
-    def _feed_ahead(self, row: BatchRow, ahead: list[int], is_first: bool) -> mx.array:
-        """The logits after tokens that are certain, shape (1, vocabulary)."""
-        self._ahead = row.id, len(row.history()) + (not is_first) + len(ahead)
+    def _feed_ahead(self, row: BatchRow, ahead: list[int], *, is_new: bool) -> mx.array:
+        """The logits after tokens that are certain, shape (1, vocabulary).
+
+        `is_new`: the token before them is still to be told.
+        """
+        self._ahead = row.id, len(row.history()) + is_new + len(ahead)
         logits = self._forward(mx.array([ahead]))[:, -1, :]
         row.sampler.skip(ahead, logits.shape[-1])
         return logits
@@ -280,7 +270,7 @@ class DecodeBatch:
     def _is_over(self, place: int, given: list[StepToken]) -> bool:
         """Whether a row has no next token: it has just ended or failed."""
         token = given[place].token
-        return token is None or (token in self._eos_tokens and not self._is_first[place])
+        return token is None or (token in self._eos_tokens and self._newest[place] != "came")
 
     def _constrained(self, logits: mx.array, given: list[StepToken]) -> mx.array:
         """The logits, with what guides do not allow ruled out; a guide that fails here fails its row only."""

@@ -6,25 +6,28 @@ Where a model or a request does not allow that, chunks have passes of their own,
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import mlx.core as mx
 from loguru import logger
 
 from app.handler.base import Emit
 from app.handler.lm.answering import Answering
-from app.handler.lm.batch import BatchRow, DecodeBatch, StepToken
+from app.handler.lm.batch import DecodeBatch
+from app.handler.lm.batch_row import BatchRow, StepToken
 from app.handler.lm.detokenizer import Detokenizer
 from app.handler.lm.drafting import Drafter
 from app.handler.lm.kv.cache_form import CacheForm
 from app.handler.lm.kv.caches import BatchCache
 from app.handler.lm.kv.kv_budget import KvBudget
-from app.handler.lm.mixed_pass import MixedPass
+from app.handler.lm.mixed_pass import Fed, MixedPass
 from app.handler.lm.pace import Pace
 from app.handler.lm.prefill import Chunk, Pass, PrefillLine, PromptFailedError
 from app.handler.lm.prefixes.prefix_cache import PrefixCache
 from app.handler.lm.prompts.prompt import PreparedGeneration
 from app.handler.lm.row import Prompt, Row
 from app.handler.lm.row_adapters import RowAdapters
+from app.handler.lm.tail import Tail
 
 _STEPS_BETWEEN_CLEARS = 512
 # A row starts only where it has room for so many tokens of an answer.
@@ -33,13 +36,17 @@ _ROOM_TO_START = 64
 
 @dataclass(frozen=True, slots=True)
 class EngineModel:
-    """What the engine needs to know of its model, which `form` has; `mixed` where it takes prompts beside rows."""
+    """What the engine needs to know of its model, which `form` has.
+
+    `tail` where the last tokens of a pass are enough for its head, `mixed` where it takes prompts beside rows.
+    """
 
     form: CacheForm
     eos_tokens: frozenset[int]
     new_detokenizer: Callable[[], Detokenizer]
     drafter: Drafter | None = None
     adapters: RowAdapters = field(default_factory=RowAdapters)
+    tail: Tail | None = None
     mixed: MixedPass | None = None
 
 
@@ -61,7 +68,7 @@ class Engine:
         self._answering = Answering(parts.eos_tokens, parts.new_detokenizer, emit)
         # The rows in the batch, the oldest first.
         self._rows: dict[int, Row] = {}
-        self._line = PrefillLine(parts.form, prefixes, parts.adapters, limits.max_pairs)
+        self._line = PrefillLine(parts.form, prefixes, parts.adapters, limits.max_pairs, parts.tail)
         self._batch = DecodeBatch(parts.form.model, parts.eos_tokens, parts.drafter, parts.adapters)
         self._pace = Pace(limits.prefill_tokens)
         self._can_batch = parts.form.can_batch
@@ -105,20 +112,23 @@ class Engine:
     def _may_prefill(self) -> bool:
         """Whether the rows that decode, if there are any, let a pass go first."""
         num_rows = len(self._batch)
-        return not num_rows or (self._can_batch and not self._owes_step and self._pace.knows_step(num_rows))
+        is_known = self._pace.knows_step(num_rows) or len(self._line) > num_rows
+        return not num_rows or (self._can_batch and not self._owes_step and is_known)
 
     def _advance(self) -> bool:
         """Feed the next chunk of the prompts that wait; whether there was any that could start."""
         try:
             num_tokens = self._pace.chunk_tokens(len(self._batch), len(self._line), is_mixed=self._mixed is not None)
-            chunk = self._line.choose(num_tokens, self._may_start)
+            # Where rows decode, those that join them in a pass of its own have to wait for the next step.
+            may_lead = self._mixed is not None or not self._batch
+            chunk = self._line.choose(num_tokens, self._may_start, may_lead=may_lead)
             if chunk is None or not chunk.prompts:
                 self._prefilled_last |= chunk is None
                 return False
             if self._mixed is not None and chunk.is_plain and self._batch.is_plain:
                 self._step_beside(chunk, self._mixed)
             else:
-                self._prefill(chunk)
+                self._prefill(chunk if not self._batch else chunk.without_lead())
         except PromptFailedError as failed:
             request_id = failed.prompt.request_id
             logger.opt(exception=failed.error).error("the prefill of request {} failed", request_id)
@@ -133,15 +143,19 @@ class Engine:
         if (done := self._line.feed(chunk)) is None:
             return
         self._prefilled_last = True
-        self._owes_step = done.cache is None
-        self._go_on(done)
         if chunk.num_tokens:
             self._pace.note_prefill(chunk.num_tokens, time.perf_counter() - started, waited_for_step=waits_for_step)
+        self._tell_progress(done)
+        if done.cache is not None and self._join(done.prompts, done.cache) and done.logits is not None:
+            self._decode(_by_row(done.prompts, done.logits))
+            return
+        # In a burst of short prompts, a step for the few that are through would hold up the many that are not.
+        self._owes_step = done.cache is None or len(self._line) <= len(self._batch)
 
     def _step_beside(self, chunk: Chunk, mixed: MixedPass) -> None:
         """Feed a chunk in one pass with the rows' newest tokens."""
         started = time.perf_counter()
-        fed = [(prompt.cache, tokens) for prompt, tokens in zip(chunk.prompts, chunk.tokens, strict=True)]
+        fed = [Fed(prompt.cache, own, chunk.leads) for prompt, own in zip(chunk.prompts, chunk.tokens, strict=True)]
         try:
             logits = self._batch.forward_beside(mixed, fed)
         except Exception:
@@ -153,18 +167,17 @@ class Engine:
             return
         self._pace.note_mixed(chunk.num_tokens, time.perf_counter() - started)
         self._prefilled_last = True
-        done = self._line.fed(chunk)
-        self._decode(logits)
-        self._go_on(done)
+        num_rows = len(self._batch)
+        done = self._line.fed(chunk, logits[num_rows:])
+        self._tell_progress(done)
+        if done.logits is None:
+            self._decode(logits)
+        if done.cache is not None and self._join(done.prompts, done.cache) and done.logits is not None:
+            self._decode(mx.concatenate([logits[:num_rows], _by_row(done.prompts, done.logits)]))
 
-    def _go_on(self, done: Pass) -> None:
-        """Tell what a pass did, and let the rows of prompts decode that are through."""
+    def _tell_progress(self, done: Pass) -> None:
         for place, prompt in enumerate(done.prompts):
             self._answering.tell_progress(prompt, done.logprobs[place] if done.logprobs else [])
-        if done.cache is not None:
-            self._join(done.prompts, done.cache)
-        # In a burst of short prompts, a step for the few that are through would hold up the many that are not.
-        self._owes_step = self._owes_step or (done.cache is not None and len(self._line) <= len(self._batch))
 
     def _may_start(self, prompt: Prompt) -> bool:
         """Whether the prompt's rows fit into memory beside those that run and those that have begun."""
@@ -174,8 +187,8 @@ class Engine:
         is_alone = num_rows == len(prompt.rows)
         return is_alone or self._budget.fits(num_rows, longest + _ROOM_TO_START)
 
-    def _join(self, prompts: list[Prompt], cache: BatchCache) -> None:
-        """Let the rows of prefilled prompts decode."""
+    def _join(self, prompts: list[Prompt], cache: BatchCache) -> bool:
+        """Let the rows of prefilled prompts decode; whether they could."""
         joining = [(prompt, row) for prompt in prompts for row in prompt.rows]
         self._rows.update((row.id, row) for _, row in joining)
         try:
@@ -185,20 +198,20 @@ class Engine:
             # Half merged, the cache of those who were there is worth no more than that of the newcomers.
             logger.exception("{} rows could not join the batch", len(joining))
             self._fail_decoding(error)
-            return
+            return False
         silent = [row for _, row in joining if row.asked.max_tokens == 0]
         self._leave(silent)
         for row in silent:
             self._answering.end(row)
+        return True
 
     def _decode(self, logits: mx.array | None = None) -> None:
-        """A decode step; of `logits` the forward pass has been."""
+        """A decode step.
+
+        Of `logits` the forward pass has been, and was waited for: the tokens that are drawn from them are told at once.
+        """
         started = time.perf_counter()
-        try:
-            tokens = self._batch.step(logits)
-        except Exception as error:
-            logger.exception("a decode step of {} rows failed", len(self._batch))
-            self._fail_decoding(error)
+        if not self._tell(partial(self._batch.step, logits)):
             return
         if logits is None:
             # After a pass, or a look, the step before has long been computed.
@@ -208,15 +221,27 @@ class Engine:
             else:
                 self._pace.note_step(seconds, len(self._batch))
             self._prefilled_last = False
+        elif not self._tell(self._batch.newest):
+            return
         self._owes_step = False
-        self._take(tokens)
         self._make_room()
         self._num_steps += 1
         if self._num_steps % _STEPS_BETWEEN_CLEARS == 0:
             mx.clear_cache()
 
+    def _tell(self, step: Callable[[], list[StepToken]]) -> bool:
+        """Do something that gives rows tokens, and tell them; whether it could be done."""
+        try:
+            tokens = step()
+        except Exception as error:
+            logger.exception("a decode step of {} rows failed", len(self._batch))
+            self._fail_decoding(error)
+            return False
+        self._take(tokens)
+        return True
+
     def _take(self, tokens: list[StepToken]) -> None:
-        """Turn a step's tokens into text; the rows that end leave the batch together."""
+        """Turn tokens into text; the rows that end leave the batch together."""
         ended: list[Row] = []
         failed: dict[int, Exception] = {}
         for given in tokens:
@@ -242,7 +267,8 @@ class Engine:
         decoding = [row for row in rows if self._rows.pop(row.id, None)]
         for row in decoding:
             if (cache := self._batch.cache_of(row.id)) is not None:
-                tokens = row.asked.keys(row.asked.prompt + row.generated)
+                fed = _tokens_of(row)[: -1 if self._batch.has_told_newest(row.id) else None]
+                tokens = row.asked.keys(fed)
                 self._prefixes.store(row.asked.cache_namespace, tokens, cache)
         if decoding:
             self._batch.remove({row.id for row in decoding})
@@ -252,13 +278,14 @@ class Engine:
         while len(self._rows) > 1 and not self._budget.fits(len(self._batch), self._batch.num_tokens):
             row = self._rows[next(reversed(self._rows))]
             logger.info("request {} waits for memory after {} tokens", row.request_id, len(row.generated))
+            prompt = self._back(row)
             self._leave([row])
-            self._line.add(_back(row))
+            self._line.add(prompt)
 
     def _start_again(self) -> None:
         """Send every row back to the line, with its tokens and without its cache."""
         for row in self._rows.values():
-            self._line.add(_back(row))
+            self._line.add(self._back(row))
         self._rows.clear()
         self._batch.clear()
 
@@ -275,13 +302,22 @@ class Engine:
                 self._line.drop(prompt)
             self._batch.remove({row.id for row in rows if self._rows.pop(row.id, None)})
 
+    def _back(self, row: Row) -> Prompt:
+        """What a row goes on from that is to leave the batch."""
+        is_told = self._batch.has_told_newest(row.id)
+        return Prompt(row.request_id, row.asked, [row], _tokens_of(row), is_back=True, is_told=is_told)
+
     def _prompts_of(self, request_id: int) -> list[Prompt]:
         return [prompt for prompt in self._line if prompt.request_id == request_id]
 
 
-def _back(row: Row) -> Prompt:
-    """What a row goes on from that has left the batch."""
-    return Prompt(row.request_id, row.asked, [row], row.asked.prompt + row.generated, is_back=True)
+def _tokens_of(row: Row) -> list[int]:
+    return row.asked.prompt + row.generated
+
+
+def _by_row(prompts: list[Prompt], logits: mx.array) -> mx.array:
+    """What comes after each prompt, shape (prompts, 1, vocabulary), for each of its rows."""
+    return logits[mx.array([place for place, prompt in enumerate(prompts) for _ in prompt.rows])]
 
 
 def _batch_row(prompt: Prompt, row: Row) -> BatchRow:
@@ -291,7 +327,8 @@ def _batch_row(prompt: Prompt, row: Row) -> BatchRow:
         sampler=row.sampler,
         top_logprobs=row.asked.top_logprobs,
         guide=row.guide,
-        history=lambda: row.asked.prompt + row.generated,
+        history=lambda: _tokens_of(row),
         position_shift=0 if row.asked.pictures is None else row.asked.pictures.position_shift,
         adapter=row.asked.adapter,
+        is_told=prompt.is_told,
     )

@@ -34,6 +34,7 @@ from app.handler.lm.prefixes.upkeep import CacheUpkeep, open_prefix_cache
 from app.handler.lm.prompts.prompt import PreparedGeneration, PromptBuilder
 from app.handler.lm.prompts.token_lists import TokenLists
 from app.handler.lm.sampling.sampling import SamplingParameters
+from app.handler.lm.tail import open_tail
 
 
 class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
@@ -59,8 +60,9 @@ class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
         width = self._logits_width(model)
         form = open_cache_form(self.spec, model)
         drafter = self._drafter(form, tokenizer)
-        mixed = open_mixed_pass(form)
-        parts = EngineModel(form, eos_tokens, detokenizer_factory(own), drafter, self._adapters.rows, mixed)
+        tail = open_tail(form)
+        mixed = open_mixed_pass(form, tail)
+        parts = EngineModel(form, eos_tokens, detokenizer_factory(own), drafter, self._adapters.rows, tail, mixed)
         grammars = GrammarCompiler(own, width, parts.eos_tokens)
         plan = plan_memory(self.spec, model, self.memory_bytes)
         limits = EngineLimits(self.spec.prefill_step_size, plan.kv_bytes, device.max_pairs(num_heads(config)))

@@ -5,9 +5,10 @@ which of them belong together: it is computed for each prompt and for the rows b
 Source: https://arxiv.org/abs/2308.16369
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import mlx.core as mx
@@ -20,12 +21,10 @@ from app.handler.lm.kv.cache_form import MISFITS, CacheForm
 from app.handler.lm.kv.caches import BatchCache, Cache
 from app.handler.lm.kv.quantized_cache import QuantizedCache
 from app.handler.lm.kv.window_cache import WindowCache
+from app.handler.lm.tail import Tail, are_alike
 
 # Their keys and values are found by position; states have to be computed in order, each prompt's by itself.
 _KINDS = (KVCache, RotatingKVCache, QuantizedCache, WindowCache)
-# How far apart the results may be that are computed both ways, as a part of their size.
-_TOLERANCE = {mx.float32: 1e-3}
-_TOLERANCE_OF_16_BITS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,56 +36,55 @@ class Part:
     num_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """Tokens for a prompt's cache; `wants_logits` after the last of them."""
+
+    cache: Cache
+    tokens: list[int]
+    wants_logits: bool = False
+
+
 class MixedPass:
     """Owned by the worker's main thread. `model` is one for which `open_mixed_pass` has found that it takes this."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, tail: Tail) -> None:
         self._model = model
-        self._holder = _holder_of_body(model)
+        self._tail = tail
 
-    def run(
-        self, prompts: Sequence[tuple[Cache, list[int]]], rows: Cache, tokens: mx.array, **options: mx.array
-    ) -> mx.array:
-        """Feed each of `prompts`, a lone row's cache and tokens for it, and one token of each row of a batch.
+    def run(self, prompts: Sequence[Fed], rows: Cache, tokens: mx.array, **options: mx.array) -> mx.array:
+        """Feed prompts, and one token of each row of a batch.
 
-        `tokens` has shape (rows,), and the values of `options`, too. The logits of the rows, shape (rows, 1,
-        vocabulary), are computed, and all caches are up to date.
+        `tokens` has shape (rows,), and the values of `options`, too. The logits of the rows, then of the prompts that
+        want them, shape (rows and prompts, 1, vocabulary), are computed, and all caches are up to date.
         """
         num_rows = tokens.shape[0]
-        parts = [Part(cache, 1, len(fed)) for cache, fed in prompts]
+        parts = [Part(fed.cache, 1, len(fed.tokens)) for fed in prompts]
         parts.append(Part(rows, num_rows, 1))
-        flat = mx.array([token for _, fed in prompts for token in fed], dtype=tokens.dtype)
-        fed = mx.concatenate([flat, tokens])[:, None]
+        flat = mx.array([token for fed in prompts for token in fed.tokens], dtype=tokens.dtype)
         wide = {name: mx.concatenate([mx.zeros(len(flat), one.dtype), one]) for name, one in options.items()}
-        with _attention_by_parts(), self._only_last(num_rows):
-            logits = self._model(fed, cache=_layers_of(parts), **wide)
+        ends = accumulate(len(fed.tokens) for fed in prompts)
+        lasts = [end - 1 for fed, end in zip(prompts, ends, strict=True) if fed.wants_logits]
+        picked = mx.array([*range(len(flat), len(flat) + num_rows), *lasts])
+        with _attention_by_parts(), self._tail.only(lambda given: given[picked]):
+            logits = self._model(mx.concatenate([flat, tokens])[:, None], cache=_layers_of(parts), **wide)
         mx.eval(logits, [layer.state for part in parts for layer in part.layers])
         return logits
 
-    @contextmanager
-    def _only_last(self, num_rows: int) -> Generator[None]:
-        """Have the model's head see the last rows only: nobody asks for the logits of a prompt."""
-        body = self._holder.model
-        # Hides the module of that name, which stays where it is.
-        object.__setattr__(self._holder, "model", _Tail(body, num_rows))
-        try:
-            yield
-        finally:
-            object.__delattr__(self._holder, "model")
 
-
-def open_mixed_pass(form: CacheForm) -> MixedPass | None:
+def open_mixed_pass(form: CacheForm, tail: Tail | None) -> MixedPass | None:
     """None where a model cannot do this: tried out on a few tokens, against passes of their own."""
-    if not all(type(layer) in _KINDS for layer in form.new()):
+    if tail is None or not all(type(layer) in _KINDS for layer in form.new()):
         return None
+    mixed = MixedPass(form.model, tail)
     try:
-        is_right = _agrees(form, MixedPass(form.model))
-    except (*MISFITS, KeyError, UnboundLocalError) as error:
+        is_right = _agrees(form, mixed)
+    except MISFITS as error:
         logger.debug("prompts run in passes of their own: {}", error)
         return None
     if not is_right:
         logger.debug("prompts run in passes of their own: mixed with rows, the model says something else")
-    return MixedPass(form.model) if is_right else None
+    return mixed if is_right else None
 
 
 def _agrees(form: CacheForm, mixed: MixedPass) -> bool:
@@ -100,37 +98,19 @@ def _agrees(form: CacheForm, mixed: MixedPass) -> bool:
 
     fed, tokens = [9, 8, 7, 6, 5, 4], mx.array([3, 2], dtype=mx.uint32)
     prompt, rows = begun()
-    together = mixed.run([(prompt, fed)], rows.layers, tokens)
+    together = mixed.run([Fed(prompt, fed, wants_logits=True)], rows.layers, tokens)
     lone_prompt, lone_rows = begun()
-    apart = form.model(tokens[:, None], cache=lone_rows.layers)
-    BatchCache(lone_prompt).feed(form.model, [fed])
-    pairs = [(together, apart)]
-    for one, other in ((rows.layers, lone_rows.layers), (prompt, lone_prompt)):
-        after = mx.array([[1]] * (2 if one is rows.layers else 1))
-        pairs.append((form.model(after, cache=one), form.model(after, cache=other)))
-    return all(_are_alike(one, other) for one, other in pairs)
-
-
-def _are_alike(one: mx.array, other: mx.array) -> bool:
-    if one.shape != other.shape:
+    apart = [
+        form.model(tokens[:, None], cache=lone_rows.layers),
+        form.model(mx.array([fed]), cache=lone_prompt)[:, -1:],
+    ]
+    if not are_alike(together, mx.concatenate(apart)):
         return False
-    tolerance = _TOLERANCE.get(other.dtype, _TOLERANCE_OF_16_BITS)
-    apart = mx.linalg.norm((one - other).astype(mx.float32))
-    return bool(mx.all(apart <= tolerance * mx.linalg.norm(other.astype(mx.float32))).item())
-
-
-class _Tail:
-    """What a model has below its head, of which the head is given the last rows."""
-
-    def __init__(self, body: Callable[..., mx.array], num_rows: int) -> None:
-        self._body = body
-        self._num_rows = num_rows
-
-    def __call__(self, *inputs: Any, **options: Any) -> mx.array:
-        return self._body(*inputs, **options)[-self._num_rows :]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._body, name)
+    pairs = ((rows.layers, lone_rows.layers, [[1], [1]]), (prompt, lone_prompt, [[1]]))
+    return all(
+        are_alike(form.model(mx.array(after), cache=one), form.model(mx.array(after), cache=other))
+        for one, other, after in pairs
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,13 +197,3 @@ def _attention_by_parts() -> Generator[None]:
         yield
     finally:
         mx.fast.scaled_dot_product_attention = plain
-
-
-def _holder_of_body(model: Any) -> Any:
-    """The module that has the model's body as `model`, and applies its head to what that gives."""
-    for name in ("whole", "language_model"):
-        inner = getattr(model, name, None)
-        model = inner if isinstance(inner, nn.Module) else model
-    if not isinstance(getattr(model, "model", None), nn.Module):
-        raise TypeError("the model has no body apart from its head")
-    return model

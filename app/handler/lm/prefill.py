@@ -14,6 +14,7 @@ from app.handler.lm.prefixes.prefix_cache import PrefixCache
 from app.handler.lm.row import Prompt
 from app.handler.lm.row_adapters import RowAdapters
 from app.handler.lm.sampling.logprobs import StepLogprobs, known_logprobs
+from app.handler.lm.tail import Tail
 
 # Checkpoints closer together than this cost more memory than time they save.
 _TOKENS_BETWEEN_CHECKPOINTS = 256
@@ -23,19 +24,29 @@ _MAX_LOGITS_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What the next pass feeds: of each of these prompts, those tokens; none of a prompt that is kept whole."""
+    """What the next pass feeds: of each of these prompts, those tokens; none of a prompt that is kept whole.
+
+    `leads`: with its last tokens, and what comes after them is asked for.
+    """
 
     prompts: list[Prompt]
     tokens: list[list[int]]
+    leads: bool = False
 
     @property
     def num_tokens(self) -> int:
         """Of all prompts."""
         return sum(map(len, self.tokens))
 
+    def without_lead(self) -> "Chunk":
+        """The same without last tokens."""
+        return Chunk(self.prompts, [fed[:-1] for fed in self.tokens]) if self.leads else self
+
     @property
     def is_plain(self) -> bool:
-        """Whether nothing is asked of its pass but that the tokens are in the caches after it."""
+        """Whether nothing is asked of its pass but that the tokens are in the caches after it, and perhaps what they
+        lead to.
+        """
         return all(self.tokens) and not any(
             prompt.tells_logprobs or prompt.asked.adapter or prompt.asked.pictures is not None
             for prompt in self.prompts
@@ -46,12 +57,14 @@ class Chunk:
 class Pass:
     """What one forward pass did: the prompts it moved on, and their cache if they are done.
 
-    `logprobs` are each prompt's, of the tokens that were predicted; none where they are not told.
+    `logprobs` are each prompt's, of the tokens that were predicted; none where they are not told. `logits`, shape
+    (prompts, 1, vocabulary), are what comes after the prompts; None where their last tokens have not been fed.
     """
 
     prompts: list[Prompt]
     cache: BatchCache | None
     logprobs: list[list[StepLogprobs]]
+    logits: mx.array | None = None
 
 
 class PromptFailedError(Exception):
@@ -72,9 +85,15 @@ class PrefillLine:
     """
 
     def __init__(
-        self, form: CacheForm, prefixes: PrefixCache, adapters: RowAdapters, max_pairs: int | None = None
+        self,
+        form: CacheForm,
+        prefixes: PrefixCache,
+        adapters: RowAdapters,
+        max_pairs: int | None = None,
+        tail: Tail | None = None,
     ) -> None:
         self._form = form
+        self._tail = tail
         self._max_pairs = max_pairs
         self._adapters = adapters
         self._prefixes = prefixes
@@ -114,8 +133,9 @@ class PrefillLine:
         if prompt.asked.pictures is not None:
             prompt.asked.pictures.forget()
 
-    def choose(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> Chunk | None:
-        """What to feed next: up to `num_tokens` tokens, padding included, of one prompt or of several short ones.
+    def choose(self, num_tokens: int, may_start: Callable[[Prompt], bool], *, may_lead: bool) -> Chunk | None:
+        """What to feed next: up to `num_tokens` tokens, padding included, of one prompt or of several short ones; with
+        their last ones if it `may_lead` and they can.
 
         A prompt that has not begun is left waiting while `may_start` says no. Nothing where none may start; None where
         something was read or looked at for one instead. Errors: PromptFailedError; it stays in the line.
@@ -123,31 +143,58 @@ class PrefillLine:
         group = self._group(num_tokens, may_start)
         if group is None:
             return None
-        return Chunk(group, [prompt.next_tokens(self._up_to_checkpoint(prompt, num_tokens)) for prompt in group])
+        tokens = [prompt.next_tokens(self._up_to_checkpoint(prompt, num_tokens)) for prompt in group]
+        if may_lead and self._tail is not None and group and all(map(self._can_lead, group, tokens)):
+            tokens = [[*fed, prompt.tokens[-1]] for prompt, fed in zip(group, tokens, strict=True)]
+            return Chunk(group, tokens, leads=True)
+        return Chunk(group, tokens)
+
+    def _can_lead(self, prompt: Prompt, tokens: list[int]) -> bool:
+        """Whether the last token can be fed with these: they come to the prompt's end, and its rows are to go on there.
+
+        A checkpoint after the last token would be of no use to the same prompt when it comes again.
+        """
+        is_plain = not prompt.tells_logprobs and prompt.asked.pictures is None
+        goes_on = prompt.asked.max_tokens > 0 and not self._prefixes.needs_checkpoints
+        return len(tokens) == prompt.num_left and is_plain and goes_on
 
     def feed(self, chunk: Chunk) -> Pass | None:
         """Feed a chunk in a pass of its own; None where several prompts failed, of which each is tried alone then.
 
         Errors: PromptFailedError when there is one prompt; it stays in the line.
         """
-        logprobs = None
+        logprobs = logits = None
         try:
             cache = BatchCache.of([prompt.cache for prompt in chunk.prompts])
-            if chunk.num_tokens:
-                logits = cache.feed(self._forward(chunk.prompts), chunk.tokens)
+            if chunk.leads:
+                logits = self._feed_and_lead(chunk, cache)
+            elif chunk.num_tokens:
+                given = cache.feed(self._forward(chunk.prompts), chunk.tokens)
                 if chunk.prompts[0].tells_logprobs:
-                    logprobs = _known(chunk, logits)
+                    logprobs = _known(chunk, given)
         except Exception as error:
             if len(chunk.prompts) == 1:
                 raise PromptFailedError(chunk.prompts[0], error) from error
             logger.warning("a pass over {} prompts failed; each is tried alone", len(chunk.prompts))
             self.doubt(chunk.prompts)
             return None
-        return self._settled(chunk, cache, logprobs)
+        return self._settled(chunk, cache, logprobs, logits)
 
-    def fed(self, chunk: Chunk) -> Pass:
-        """A chunk was fed, each prompt's tokens into its own cache."""
-        return self._settled(chunk, BatchCache.of([prompt.cache for prompt in chunk.prompts]))
+    def fed(self, chunk: Chunk, logits: mx.array) -> Pass:
+        """A chunk was fed, each prompt's tokens into its own cache; `logits` if it leads, else of no prompt."""
+        cache = BatchCache.of([prompt.cache for prompt in chunk.prompts])
+        return self._settled(chunk, cache, None, logits if chunk.leads else None)
+
+    def _feed_and_lead(self, chunk: Chunk, cache: BatchCache) -> mx.array:
+        """Feed a chunk; what comes after its last tokens, shape (prompts, 1, vocabulary), computed."""
+        if self._tail is None:
+            raise ValueError("a chunk leads nowhere without its prompts' last logits")
+        rows = mx.arange(len(chunk.prompts))
+        lasts = mx.array([len(fed) - 1 for fed in chunk.tokens])
+        with self._tail.only(lambda given: given[rows, lasts][:, None]):
+            logits = cache.feed(self._forward(chunk.prompts), chunk.tokens)
+        mx.eval(logits)
+        return logits
 
     def doubt(self, prompts: list[Prompt]) -> None:
         """Start these again, each in passes of its own."""
@@ -155,16 +202,22 @@ class PrefillLine:
             self._suspects.add(prompt.request_id)
             prompt.forget_cache()
 
-    def _settled(self, chunk: Chunk, cache: BatchCache, logprobs: list[list[StepLogprobs]] | None = None) -> Pass:
+    def _settled(
+        self,
+        chunk: Chunk,
+        cache: BatchCache,
+        logprobs: list[list[StepLogprobs]] | None,
+        logits: mx.array | None,
+    ) -> Pass:
         for place, (prompt, fed) in enumerate(zip(chunk.prompts, chunk.tokens, strict=True)):
-            prompt.num_prefilled += len(fed)
+            prompt.num_prefilled += len(fed) - chunk.leads
             if not prompt.num_left or prompt.num_prefilled == self._next_checkpoint(prompt, prompt.num_prefilled):
                 self._keep(prompt, cache, place)
         if chunk.prompts[0].num_left:
             return Pass(chunk.prompts, None, logprobs or [])
         for prompt in chunk.prompts:
             self.drop(prompt)
-        return Pass(chunk.prompts, cache, logprobs or [])
+        return Pass(chunk.prompts, cache, logprobs or [], logits)
 
     def _group(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> list[Prompt] | None:
         """Who is next, and who fits beside it into one pass of `num_tokens`, padded.

@@ -91,6 +91,8 @@ class Prompt:
     tokens: list[int]
     cache: Cache = field(default_factory=list)
     is_back: bool = False
+    # The last token was told before it was ever fed.
+    is_told: bool = False
     has_begun: bool = False
     num_cached: int = 0
     num_prefilled: int = 0

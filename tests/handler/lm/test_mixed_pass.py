@@ -11,7 +11,10 @@ from mlx import nn
 from app.core.events import PrefillProgress
 from app.handler.lm.kv.cache_form import CacheForm
 from app.handler.lm.kv.caches import BatchCache, Cache
-from app.handler.lm.mixed_pass import MixedPass, open_mixed_pass
+from app.handler.lm.mixed_pass import Fed, MixedPass, open_mixed_pass
+from app.handler.lm.prompts.prompt import PreparedGeneration
+from app.handler.lm.sampling.parameters import SamplingParameters
+from app.handler.lm.tail import Tail, open_tail
 from tests.fixtures import odd_models
 from tests.fixtures.engine_bench import NUM_TOKENS, Bench, bench, prompts
 from tests.fixtures.tiny_lm import Loaded, load_folder
@@ -53,24 +56,28 @@ class Blurred(nn.Module):
 
 
 def test_every_kind_of_keys_and_values_can(any_mixing_form: CacheForm) -> None:
-    assert open_mixed_pass(any_mixing_form) is not None
+    assert mixed(any_mixing_form) is not None
+
+
+def mixed(form: CacheForm) -> MixedPass | None:
+    return open_mixed_pass(form, open_tail(form))
 
 
 @pytest.mark.parametrize("kind", ["lfm2", "llama4"])
 def test_states_have_to_be_computed_in_order(kind: str, model_folder: Callable[[str], Path]) -> None:
-    assert open_mixed_pass(CacheForm(load_folder(model_folder(kind)).model)) is None
+    assert mixed(CacheForm(load_folder(model_folder(kind)).model)) is None
 
 
 def test_attention_of_its_own_kind_has_passes_of_its_own() -> None:
-    assert open_mixed_pass(CacheForm(odd_models.gpt_oss())) is not None
-    assert open_mixed_pass(CacheForm(odd_models.deepseek_v3())) is None
+    assert mixed(CacheForm(odd_models.gpt_oss())) is not None
+    assert mixed(CacheForm(odd_models.deepseek_v3())) is None
 
 
 def test_a_model_that_says_something_else_is_found_out(llama: Loaded) -> None:
     model = Whole(llama, lambda _: False)
-    assert open_mixed_pass(CacheForm(model)) is not None
+    assert mixed(CacheForm(model)) is not None
     model.model = Blurred(model.model)
-    assert open_mixed_pass(CacheForm(model)) is None
+    assert mixed(CacheForm(model)) is None
 
 
 def test_rows_and_prompts_get_what_they_get_apart(any_mixing_form: CacheForm) -> None:
@@ -89,11 +96,14 @@ def test_rows_and_prompts_get_what_they_get_apart(any_mixing_form: CacheForm) ->
 
     tokens = mx.array([1, 2, 3], dtype=mx.uint32)
     rows, prompts_fed = BatchCache.of(caches(row_lengths)), caches(begun)
-    logits = MixedPass(form.model).run(list(zip(prompts_fed, fed, strict=True)), rows.layers, tokens)
+    wants = [False, True, True]
+    given = [Fed(*one) for one in zip(prompts_fed, fed, wants, strict=True)]
+    logits = MixedPass(form.model, Tail(form.model)).run(given, rows.layers, tokens)
     lone_rows, lone_prompts = BatchCache.of(caches(row_lengths)), caches(begun)
-    assert mx.allclose(logits, form.model(tokens[:, None], cache=lone_rows.layers), rtol=1e-3, atol=1e-3)
-    for cache, lone, own in zip(prompts_fed, lone_prompts, fed, strict=True):
-        BatchCache(lone).feed(form.model, [own])
+    assert mx.allclose(logits[:3], form.model(tokens[:, None], cache=lone_rows.layers), rtol=1e-3, atol=1e-3)
+    lasts = [BatchCache(lone).feed(form.model, [own])[0, -1] for lone, own in zip(lone_prompts, fed, strict=True)]
+    assert mx.allclose(logits[3:, 0], mx.stack(lasts[1:]), rtol=1e-3, atol=1e-3)
+    for cache, lone in zip(prompts_fed, lone_prompts, strict=True):
         after = [form.model(mx.array([[3]]), cache=one) for one in (cache, lone)]
         assert mx.allclose(after[0], after[1], rtol=1e-3, atol=1e-3)
     after = [form.model(tokens[:, None], cache=one.layers) for one in (rows, lone_rows)]
@@ -103,7 +113,7 @@ def test_rows_and_prompts_get_what_they_get_apart(any_mixing_form: CacheForm) ->
 def test_nothing_of_it_is_left_in_the_model(llama: Loaded) -> None:
     names, attention = dict(llama.model), mx.fast.scaled_dot_product_attention
     body: Any = llama.model.model
-    assert open_mixed_pass(CacheForm(llama.model)) is not None
+    assert mixed(CacheForm(llama.model)) is not None
     assert dict(llama.model) == names
     assert llama.model.model is body
     assert mx.fast.scaled_dot_product_attention is attention
@@ -124,7 +134,8 @@ def test_every_turn_brings_both_on(llama: Loaded) -> None:
     while len(test.engine._rows) < 2:
         assert test.engine.turn()
         num_turns += 1
-    assert len(row.generated) == num_before + num_turns
+    # The step before was told with the first of them.
+    assert len(row.generated) == num_before + num_turns + 1
     assert [type(event) for event in test.log.events[1]].count(PrefillProgress) == num_turns >= 4
     test.run()
     assert test.log.completion(0).text == test.reference(prompts(6)[1])
@@ -142,12 +153,71 @@ class TestFailures:
         for request_id, place in ((0, 1), (2, 5)):
             assert test.log.completion(request_id).text == test.reference(prompts(6)[place])
 
-    def test_where_only_the_mixture_fails_nobody_does(self, llama: Loaded) -> None:
-        is_wide = {"yet": False}
-        test = bench(llama, model=Whole(llama, lambda inputs: is_wide["yet"] and inputs.shape[0] > 4))
-        is_wide["yet"] = True
-        answering(test)
+    @pytest.mark.parametrize("num_passes", [0, 1, 3])
+    def test_where_only_the_mixture_fails_nobody_does(self, llama: Loaded, num_passes: int) -> None:
+        """However many went well before, and whatever the row is drawn with."""
+        asked = SamplingParameters(temperature=1.0, seed=7, presence_penalty=0.7, frequency_penalty=0.4)
+        sampled = PreparedGeneration(prompts(6)[1], NUM_TOKENS, asked)
+        alone = bench(llama)
+        alone.add_asking(0, sampled)
+        alone.run()
+
+        left = [1000]
+
+        def has_had_enough(inputs: mx.array) -> bool:
+            is_mixed = inputs.shape[0] > 4
+            left[0] -= is_mixed
+            return is_mixed and left[0] < 0
+
+        test = bench(llama, model=Whole(llama, has_had_enough))
+        test.add_asking(0, sampled)
+        test.turn_until(lambda: len(test.log.text(0)) > 8)
+        left[0] = num_passes
         test.add(1, [9] * 140)
         test.run()
-        assert test.log.completion(0).text == test.reference(prompts(6)[1])
+        assert test.engine._mixed is None
+        assert test.log.completion(0).text == alone.log.completion(0).text
         assert test.log.completion(1).text == test.reference([9] * 140, NUM_TOKENS)
+
+    def test_what_is_kept_of_a_row_that_leaves_is_what_was_fed(self, llama: Loaded) -> None:
+        """Its newest token has been told in the pass before, and not been fed."""
+        test = bench(llama)
+        answering(test)
+        (row,) = test.engine._rows.values()
+        test.add(1, [9] * 140)
+        test.turn_until(lambda: any(isinstance(event, PrefillProgress) for event in test.log.events[1]))
+        assert test.engine._batch.has_told_newest(row.id)
+        test.engine.cancel(0)
+        longer = [*prompts(6)[1], *row.generated, 20, 21, 22]
+        test.add(2, longer)
+        test.run()
+        assert test.log.completion(2).text == test.reference(longer)
+        assert test.log.completion(1).text == test.reference([9] * 140)
+
+
+def test_the_first_token_comes_with_the_prompts_last_pass(llama: Loaded) -> None:
+    test = bench(llama)
+    test.add(0, [7] * 20, 5)
+    test.engine.turn()
+    (row,) = test.engine._rows.values()
+    assert len(row.generated) == 1
+    test.run()
+    assert test.log.completion(0).text == test.reference([7] * 20, 5)
+
+
+def test_a_model_without_a_body_of_its_own_takes_a_step_for_it(llama: Loaded) -> None:
+    inner = Whole(llama, lambda _: False)
+
+    class Bodiless(nn.Module):
+        layers: Any = inner.layers
+
+        def __call__(self, inputs: mx.array, cache: Cache | None = None) -> mx.array:
+            return inner(inputs, cache)
+
+    assert open_tail(CacheForm(Bodiless())) is None
+    test = bench(llama, model=Bodiless())
+    answering(test)
+    test.add(1, [9] * 140, 5)
+    test.run()
+    assert test.log.completion(0).text == test.reference(prompts(6)[1])
+    assert test.log.completion(1).text == test.reference([9] * 140, 5)
