@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from loguru import logger
+from mlx_lm.models.cache import KVCache
 
 from app.handler.lm.kv.caches import Cache, RowCache, flat_layers, is_span, restored, spans_joined
 from app.handler.lm.prefixes.disk_tier import DiskTier
@@ -27,8 +28,9 @@ from app.handler.lm.prefixes.radix import match
 
 # Prompts shorter than this are cheaper to compute than to keep.
 _FEWEST_TOKENS = 16
-# A cache is restored with room for so many tokens after the prompt.
-_ROOM_TO_DECODE = 256
+# A cache is restored with room for at least so many tokens after the prompt, and grows by so many like any other.
+_LEAST_ROOM = 64
+_GROWTH = KVCache.step
 # A node is evicted, written and read as a whole: none takes longer than a step or two of the rows that wait for it.
 _MOST_NODE_TOKENS = 256
 # What was never hit may keep this part of the budget however much of the rest is in use.
@@ -213,8 +215,8 @@ class PrefixCache:
         last_tokens = num_tokens - sum(len(node.tokens) for node in path[:-1])
         checkpoint = kept[-1].checkpoint
         kept[-1] = kept[-1].start_of(last_tokens) if last_tokens < len(path[-1].tokens) else kept[-1]
-        # A cache that has to grow is copied once more.
-        room = len(tokens) - num_tokens + _ROOM_TO_DECODE
+        # A cache that has to grow is copied once more; one of a size that others had takes memory that was theirs.
+        room = -(-(len(tokens) + _LEAST_ROOM) // _GROWTH) * _GROWTH - num_tokens
         cache = restored(self._template, spans_joined([one.spans for one in kept], room), checkpoint, num_tokens)
         self._tree.touch(path[-1], is_hit=True)
         return Hit(num_tokens, cache)

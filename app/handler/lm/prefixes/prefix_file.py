@@ -124,14 +124,18 @@ def read_head(path: Path, fingerprint: str) -> FileHead:
             raise BrokenFileError(f"its header is not understood ({error!r})") from error
 
 
-def read(path: Path, template: list[type[Any]]) -> Kept:
+def read(path: Path, template: list[type[Any]], buffer: bytearray) -> Kept:
     """What a file holds; main thread. `template` are the classes of the layers that checkpoints are of.
 
+    `buffer` is read into, and made longer if need be: memory that has been used before is faster than new.
     Errors: OSError, BrokenFileError.
     """
     with path.open("rb") as file:
-        header, _ = _read_header(file)
-        data = memoryview(file.read())
+        header, start = _read_header(file)
+        size = os.fstat(file.fileno()).st_size - start
+        buffer.extend(bytes(max(0, size - len(buffer))))
+        data = memoryview(buffer)[:size]
+        data = data[: file.readinto(data)]
     try:
         expected = int(header["__metadata__"].pop("crc32"), 16)
         if _checksum(header, [data]) != expected:

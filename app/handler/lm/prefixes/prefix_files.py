@@ -76,6 +76,8 @@ class PrefixFiles:
         self._num_named = 0
         self._is_writable = True
         self._num_pending_bytes = 0
+        # As long as the longest file that was read.
+        self._buffer = bytearray()
         self._writer = _Writer()
 
     @classmethod
@@ -146,7 +148,7 @@ class PrefixFiles:
         if file.pending is not None:
             return file.pending
         try:
-            return read(file.path, template)
+            return read(file.path, template, self._buffer)
         except (OSError, BrokenFileError) as error:
             logger.warning("an entry of the prefix cache is dropped: {} cannot be used: {}", file.path, error)
             return None
