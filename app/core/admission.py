@@ -36,6 +36,7 @@ class Admission:
         self.queue_timeout_s = queue_timeout_s
         self.num_slots = 0
         self.num_active = 0
+        # Whoever has been given a slot waits no more, even if it has not noticed yet.
         self.num_waiting = 0
         self.counts = AdmissionCounts()
         self._lanes: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -91,35 +92,38 @@ class Admission:
         lane = self._lanes.setdefault(client, deque())
         lane.append(waiter)
         self.num_waiting += 1
+        # There is one already where those before have failed and have not noticed yet.
+        self._grant()
         since = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter
         except TimeoutError:
-            self._give_up(waiter)
+            self._give_back(waiter)
             self.counts.timed_out += 1
             raise QueueTimeout(
                 f"No slot came free within {timeout_s:g} s; try again later.",
                 retry_after_s=self.retry_after_s(),
             ) from None
         except asyncio.CancelledError:
-            self._give_up(waiter)
+            self._give_back(waiter)
             self.counts.cancelled += 1
             raise
         except ServerError:
             self.counts.failed += 1
             raise
         finally:
-            self.num_waiting -= 1
+            if not _is_granted(waiter):
+                self.num_waiting -= 1
             self._leave(client, waiter)
         waited_s = time.monotonic() - since
         self.counts.num_waited += 1
         self.counts.total_wait_s += waited_s
         self.counts.max_wait_s = max(self.counts.max_wait_s, waited_s)
 
-    def _give_up(self, waiter: asyncio.Future[None]) -> None:
+    def _give_back(self, waiter: asyncio.Future[None]) -> None:
         """A slot granted in the very moment of giving up goes to the next one."""
-        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+        if _is_granted(waiter):
             self.num_active -= 1
             self._grant()
 
@@ -134,6 +138,7 @@ class Admission:
     def _grant(self) -> None:
         while self.num_active < self.num_slots and (waiter := self._next_waiter()):
             self.num_active += 1
+            self.num_waiting -= 1
             waiter.set_result(None)
 
     def _next_waiter(self) -> asyncio.Future[None] | None:
@@ -148,3 +153,7 @@ class Admission:
     def retry_after_s(self) -> float:
         """A guess at when a slot will be free: a second for every full round of the slots ahead, at least one."""
         return 1.0 + self.num_waiting // max(1, self.num_slots)
+
+
+def _is_granted(waiter: asyncio.Future[None]) -> bool:
+    return waiter.done() and not waiter.cancelled() and waiter.exception() is None

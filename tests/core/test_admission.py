@@ -38,10 +38,15 @@ class House:
         self.tasks: list[asyncio.Task[None]] = []
 
     async def arrive(self, client: str = "a") -> int:
+        number = self.send(client)
+        await settle()
+        return number
+
+    def send(self, client: str = "a") -> int:
+        """Have a guest arrive when the loop is next run."""
         number = len(self.guests)
         self.guests.append(Guest(self.admission, client, number, self.entered))
         self.tasks.append(asyncio.create_task(self.guests[number].visit()))
-        await settle()
         return number
 
     async def leave(self, number: int) -> None:
@@ -152,6 +157,30 @@ async def test_slot_granted_to_one_who_leaves_goes_to_the_next() -> None:
         assert it.admission.counts.cancelled == 1
 
 
+async def test_who_comes_while_others_are_let_in_finds_the_slot_that_is_still_free() -> None:
+    async with house(num_slots=2) as it:
+        for _ in range(3):
+            await it.arrive()
+        # In one go: both slots come free, 2 is given one and has not noticed yet.
+        it.guests[0].may_go.set()
+        it.guests[1].may_go.set()
+        it.send()
+        await settle()
+        assert sorted(it.entered) == [0, 1, 2, 3]
+        assert it.load() == (2, 0)
+
+
+async def test_who_has_been_given_a_slot_takes_no_place_in_the_line() -> None:
+    async with house(num_slots=2, queue_size=1) as it:
+        for _ in range(3):
+            await it.arrive()
+        it.guests[0].may_go.set()
+        it.send()
+        await settle()
+        assert it.admission.counts.rejected == 0
+        assert it.load() == (2, 1)
+
+
 async def test_closed_line_waits_and_opens_again() -> None:
     async with house() as it:
         await it.arrive()
@@ -193,8 +222,10 @@ async def test_every_end_is_counted(error: BaseException | None, counted: str) -
     assert admission.num_active == 0
 
 
-Step = tuple[str, int]
-STEPS = st.lists(st.tuples(st.sampled_from(["arrive", "leave", "cancel", "open", "close"]), st.integers(0, 9)))
+# What is done, to whom, and whether the loop is run after it.
+Step = tuple[str, int, bool]
+WHAT = st.sampled_from(["arrive", "leave", "cancel", "open", "close", "fail"])
+STEPS = st.lists(st.tuples(WHAT, st.integers(0, 9), st.booleans()))
 
 
 @given(STEPS)
@@ -205,21 +236,25 @@ def test_whatever_happens_no_slot_is_lost(steps: list[Step]) -> None:
 
 async def _play(steps: list[Step]) -> None:
     async with house(num_slots=2, queue_size=4) as it:
-        for what, number in steps:
+        for what, number, settles in [*steps, ("", 0, True)]:
             match what:
                 case "arrive":
-                    await it.arrive("abc"[number % 3])
+                    it.send("abc"[number % 3])
                 case "leave" if it.guests:
-                    await it.leave(number % len(it.guests))
+                    it.guests[number % len(it.guests)].may_go.set()
                 case "cancel" if it.guests:
-                    await it.cancel(number % len(it.guests))
+                    it.tasks[number % len(it.guests)].cancel()
                 case "open":
                     it.admission.open(number % 3 + 1)
-                    await settle()
                 case "close":
                     it.admission.close()
+                case "fail":
+                    it.admission.fail_waiting(ShuttingDown("Bye."))
                 case _:
                     pass
+            if not settles:
+                continue
+            await settle()
             inside = [guest for guest, task in zip(it.guests, it.tasks, strict=True) if not task.done()]
             active = sum(guest.number in it.entered for guest in inside)
             assert it.load() == (active, len(inside) - active)
@@ -227,5 +262,7 @@ async def _play(steps: list[Step]) -> None:
             # Nobody waits in front of a free slot.
             assert not it.admission.num_waiting or active >= it.admission.num_slots
             for client in "abc":
-                own = [number for number in it.entered if it.guests[number].client == client]
-                assert own == sorted(own)
+                # Who still waits has come after all who were let in.
+                waiting = [one.number for one in inside if one.client == client and one.number not in it.entered]
+                entered = [number for number in it.entered if it.guests[number].client == client]
+                assert max(entered, default=-1) < min(waiting, default=len(it.guests))
