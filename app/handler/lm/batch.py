@@ -139,6 +139,11 @@ class DecodeBatch:
                 return None if is_unknown else self._cache.row(index)
         return None
 
+    @property
+    def has_newcomers(self) -> bool:
+        """Whether there are rows that no step has given a token."""
+        return "came" in self._newest
+
     def has_told_newest(self, row_id: int) -> bool:
         """Whether a row's newest token was told before it is fed."""
         return any(row.id == row_id and newest == "told" for row, newest in zip(self._rows, self._newest, strict=True))

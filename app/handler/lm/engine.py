@@ -74,7 +74,8 @@ class Engine:
         self._can_batch = parts.form.can_batch
         self._mixed = parts.mixed
         self._owes_step = False
-        self._prefilled_last = False
+        # Whether the step before has long been computed: there was a pass, or a look, or it was waited for.
+        self._has_caught_up = False
         self._num_steps = 0
 
     @property
@@ -123,7 +124,7 @@ class Engine:
             may_lead = self._mixed is not None or not self._batch
             chunk = self._line.choose(num_tokens, self._may_start, may_lead=may_lead)
             if chunk is None or not chunk.prompts:
-                self._prefilled_last |= chunk is None
+                self._has_caught_up |= chunk is None
                 return False
             if self._mixed is not None and chunk.is_plain and self._batch.is_plain:
                 self._step_beside(chunk, self._mixed)
@@ -142,7 +143,7 @@ class Engine:
         waits_for_step = len(self._batch) > 0
         if (done := self._line.feed(chunk)) is None:
             return
-        self._prefilled_last = True
+        self._has_caught_up = True
         if chunk.num_tokens:
             self._pace.note_prefill(chunk.num_tokens, time.perf_counter() - started, waited_for_step=waits_for_step)
         self._tell_progress(done)
@@ -166,7 +167,7 @@ class Engine:
             self._start_again()
             return
         self._pace.note_mixed(chunk.num_tokens, time.perf_counter() - started)
-        self._prefilled_last = True
+        self._has_caught_up = True
         num_rows = len(self._batch)
         done = self._line.fed(chunk, logits[num_rows:])
         self._tell_progress(done)
@@ -208,20 +209,21 @@ class Engine:
     def _decode(self, logits: mx.array | None = None) -> None:
         """A decode step.
 
-        Of `logits` the forward pass has been, and was waited for: the tokens that are drawn from them are told at once.
+        Of `logits` the forward pass has been, and was waited for. The tokens that are drawn from them are told at once,
+        and so are newcomers' first ones.
         """
         started = time.perf_counter()
+        tells_newest = logits is not None or self._batch.has_newcomers
         if not self._tell(partial(self._batch.step, logits)):
             return
         if logits is None:
-            # After a pass, or a look, the step before has long been computed.
             seconds = time.perf_counter() - started
-            if self._prefilled_last:
+            if self._has_caught_up:
                 self._pace.note_start(seconds)
             else:
                 self._pace.note_step(seconds, len(self._batch))
-            self._prefilled_last = False
-        elif not self._tell(self._batch.newest):
+        self._has_caught_up = tells_newest
+        if tells_newest and not self._tell(self._batch.newest):
             return
         self._owes_step = False
         self._make_room()

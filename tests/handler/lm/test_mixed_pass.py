@@ -205,6 +205,19 @@ def test_the_first_token_comes_with_the_prompts_last_pass(llama: Loaded) -> None
     assert test.log.completion(0).text == test.reference([7] * 20, 5)
 
 
+def test_where_it_takes_a_step_it_comes_with_that_step(wide_by_name: dict[str, Loaded]) -> None:
+    """A model that is resumed at checkpoints."""
+    test = bench(wide_by_name["lfm2"])
+    test.add(0, [7] * 20, 5)
+    test.turn_until(lambda: len(test.engine._rows) > 0)
+    (row,) = test.engine._rows.values()
+    assert not row.generated
+    test.engine.turn()
+    assert len(row.generated) == 1
+    test.run()
+    assert test.log.completion(0).text == test.reference([7] * 20, 5)
+
+
 def test_a_model_without_a_body_of_its_own_takes_a_step_for_it(llama: Loaded) -> None:
     inner = Whole(llama, lambda _: False)
 
