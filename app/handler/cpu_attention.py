@@ -6,6 +6,7 @@ core. The query heads that share a key head are folded into one product's rows.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ def use_fast_attention() -> None:
 
 def _num_threads() -> int:
     """As many as there are cores, where NumPy's products can be kept to one each; else its products use all of them."""
+    if sys.platform != "linux":
+        return 1
     from threadpoolctl import ThreadpoolController
 
     # That NumPy came with: MLX has another, which keeps all of its threads.
