@@ -102,8 +102,8 @@ class CpuAttention:
     ) -> mx.array:
         """As MLX's: q is (batch, heads, tokens, size), k and v (batch, key heads, positions, size)."""
         num_scores = q.size // q.shape[3] * k.shape[2]
-        is_float32 = q.dtype == k.dtype == v.dtype == mx.float32
-        if num_scores < _FEWEST_SCORES or not is_float32 or not _is_known(mask) or sinks is not None or others:
+        is_usual = q.dtype == k.dtype == v.dtype == mx.float32 and q.shape[2] <= k.shape[2]
+        if num_scores < _FEWEST_SCORES or not is_usual or not _is_known(mask) or sinks is not None or others:
             return _mlx_attention(q, k, v, scale=scale, mask=mask, sinks=sinks, **others)
         try:
             mx.eval([one for one in (q, k, v, mask) if isinstance(one, mx.array)])

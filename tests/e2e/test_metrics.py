@@ -36,7 +36,7 @@ def test_a_request_is_counted_everywhere(server: ServerProcess) -> None:
     before = scrape(server)
     prompt = "a prompt that only this test sends, and sends twice"
     _, usage = [server.post(chat(prompt, max_tokens=9, logit_bias={"2": -100})).json()["usage"] for _ in range(2)]
-    with Call(server, endless(max_tokens=7)) as call:
+    with Call(server, endless(max_tokens=70)) as call:
         list(call.events())
     eventually(lambda: of_model(scrape(server), "prompts_total") == of_model(before, "prompts_total") + 3, "counts")
     after = scrape(server)
@@ -44,7 +44,7 @@ def test_a_request_is_counted_everywhere(server: ServerProcess) -> None:
     def more(name: str, **labels: str) -> float:
         return of_model(after, name, **labels) - of_model(before, name, **labels)
 
-    assert more("generated_tokens_total") == 9 + 9 + 7
+    assert more("generated_tokens_total") == 9 + 9 + 70
     assert more("prompt_tokens_total") >= 2 * usage["prompt_tokens"]
     assert more("cached_prompt_tokens_total") >= usage["prompt_tokens_details"]["cached_tokens"] > 0
     assert more("prefix_cache_hits_total") >= 1

@@ -8,7 +8,7 @@ import numpy as np
 from loguru import logger
 from mlx import nn
 
-from app.handler.lm.batch_row import BatchRow, Newest, StepToken
+from app.handler.lm.batch_row import BatchRow, News, StepToken
 from app.handler.lm.drafting import Drafter
 from app.handler.lm.guides.masks import Words, mask_logits
 from app.handler.lm.kv.caches import BatchCache, RowCache, flat_layers, is_span, num_bytes
@@ -49,7 +49,7 @@ class DecodeBatch:
         self._cache = BatchCache()
         # What is fed next, shape (rows,).
         self._tokens: mx.array | None = None
-        self._newest: list[Newest] = []
+        self._news: list[News] = []
         self._logprobs: PendingLogprobs | None = None
         self._sampler: BatchSampler | None = None
         # The row that was last fed ahead, and how many tokens its cache holds since.
@@ -72,7 +72,7 @@ class DecodeBatch:
         fed = mx.array([row.last_token for row in rows], dtype=mx.uint32)
         self._tokens = fed if self._tokens is None else mx.concatenate([self._tokens, fed])
         for row in rows:
-            self._newest.append("told" if row.is_told else "came")
+            self._news.append("told" if row.is_told else "came")
             if not row.is_told:
                 # A row that was in a batch before left it with a token drawn that nobody has seen.
                 row.sampler.step_back()
@@ -88,7 +88,7 @@ class DecodeBatch:
             self.clear()
             return
         self._rows = [self._rows[index] for index in keep]
-        self._newest = [self._newest[index] for index in keep]
+        self._news = [self._news[index] for index in keep]
         self._cache.filter(keep)
         self._tokens = self._tokens[mx.array(keep)]
         self._sampler = None
@@ -135,18 +135,18 @@ class DecodeBatch:
         """
         for index, row in enumerate(self._rows):
             if row.id == row_id:
-                is_unknown = self._newest[index] == "came" or self._is_cut_short(row)
+                is_unknown = self._news[index] == "came" or self._is_cut_short(row)
                 return None if is_unknown else self._cache.row(index)
         return None
 
     @property
     def has_newcomers(self) -> bool:
         """Whether there are rows that no step has given a token."""
-        return "came" in self._newest
+        return "came" in self._news
 
     def has_told_newest(self, row_id: int) -> bool:
         """Whether a row's newest token was told before it is fed."""
-        return any(row.id == row_id and newest == "told" for row, newest in zip(self._rows, self._newest, strict=True))
+        return any(row.id == row_id and news == "told" for row, news in zip(self._rows, self._news, strict=True))
 
     def _is_cut_short(self, row: BatchRow) -> bool:
         """Whether a state is too far that cannot be cut by position."""
@@ -159,7 +159,7 @@ class DecodeBatch:
 
         `logits`, shape (rows, 1, vocabulary), where the forward pass has been: see `forward_beside`.
         """
-        tokens, news = self._tokens, self._newest
+        tokens = self._tokens
         if tokens is None:
             return []
         if logits is None and self._drafter is not None and self._can_draft():
@@ -171,31 +171,34 @@ class DecodeBatch:
             mx.async_eval(logits)
             given = self._read(tokens, pending)
             if ahead := self._certain(given):
-                logits = self._feed_ahead(self._rows[0], ahead, is_new=news[0] == "drawn")
+                logits = self._feed_ahead(self._rows[0], ahead, is_new=self._news[0] == "drawn")
             self._sample(self._constrained(logits, given), logits, tokens)
         else:
             self._sample(logits, logits, tokens)
             given = self._read(tokens, pending)
-        self._newest = ["drawn"] * len(self._rows)
-        told = [one for one, newest in zip(given, news, strict=True) if one.token is None or newest == "drawn"]
+        told = self._untold(given)
+        self._news = ["drawn"] * len(self._rows)
         return told if given[0].token is None else told + [StepToken(given[0].row_id, token) for token in ahead]
 
-    def newest(self) -> list[StepToken]:
+    def catch_up(self) -> list[StepToken]:
         """Wait for the tokens that the last step has begun to compute, and give them: the next one does not.
 
-        Only what has been fed counts as a row's past: what its cache holds ends before these.
+        They have been told and not been fed: what the rows' caches hold ends before them.
         """
         if self._tokens is None:
             return []
-        given = self._read(self._tokens, self._logprobs)
-        told = [one for one, newest in zip(given, self._newest, strict=True) if newest == "drawn"]
-        self._newest = ["told" if newest == "drawn" else newest for newest in self._newest]
+        told = self._untold(self._read(self._tokens, self._logprobs))
+        self._news = ["told" if news == "drawn" else news for news in self._news]
         self._logprobs = None
         return told
 
+    def _untold(self, given: list[StepToken]) -> list[StepToken]:
+        """Of each row's newest token, those that are news, and who failed."""
+        return [one for one, news in zip(given, self._news, strict=True) if one.token is None or news == "drawn"]
+
     def _can_draft(self) -> bool:
         """Whether the only row takes the likeliest token, whatever it is."""
-        if len(self._rows) != 1 or self._newest[0] == "came":
+        if len(self._rows) != 1 or self._news[0] == "came":
             return False
         row = self._rows[0]
         asked = row.sampler.parameters
@@ -206,8 +209,8 @@ class DecodeBatch:
         """Give the newest token and those after it that were guessed right; the check also gives the one to come."""
         read: list[int] = newest.tolist()  # type: ignore[assignment]
         token = read[0]
-        news = [token] if self._newest[0] == "drawn" else []
-        guesses = drafter.guess(row.id, row.history() + news)
+        untold = [token] if self._news[0] == "drawn" else []
+        guesses = drafter.guess(row.id, row.history() + untold)
         logits = self._forward(mx.array([[token, *guesses]]))
         checked: list[int] = mx.argmax(logits[0], axis=-1).tolist()  # type: ignore[assignment]
         num_right = 0
@@ -215,14 +218,14 @@ class DecodeBatch:
             num_right += 1
         self._cache.trim(len(guesses) - num_right)
         self._tokens = mx.array([checked[num_right]], dtype=mx.uint32)
-        self._newest = ["drawn"]
-        return [StepToken(row.id, one) for one in news + guesses[:num_right]]
+        self._news = ["drawn"]
+        return [StepToken(row.id, one) for one in untold + guesses[:num_right]]
 
     def _sample(self, masked: mx.array, logits: mx.array, tokens: mx.array) -> None:
         """Start computing the next tokens, from the logits that the guides have masked."""
         if self._sampler is None:
             self._sampler = BatchSampler([row.sampler for row in self._rows])
-        came = [newest == "came" for newest in self._newest]
+        came = [news == "came" for news in self._news]
         self._tokens = self._sampler(masked, tokens, came).astype(mx.uint32)
         asked = {row.id: (i, row.top_logprobs) for i, row in enumerate(self._rows) if row.top_logprobs is not None}
         self._logprobs = PendingLogprobs(logits, self._tokens, asked) if asked else None
@@ -233,9 +236,9 @@ class DecodeBatch:
         values: list[int] = tokens.tolist()  # type: ignore[assignment]
         logprobs = pending.read() if pending is not None else {}
         given: list[StepToken] = []
-        for row, value, newest in zip(self._rows, values, self._newest, strict=True):
+        for row, value, news in zip(self._rows, values, self._news, strict=True):
             token: int | None = value
-            is_new = newest == "drawn"
+            is_new = news == "drawn"
             if is_new:
                 row.sampler.penalties.note(value)
             if row.guide is not None and is_new and value not in self._eos_tokens:
@@ -275,7 +278,7 @@ class DecodeBatch:
     def _is_over(self, place: int, given: list[StepToken]) -> bool:
         """Whether a row has no next token: it has just ended or failed."""
         token = given[place].token
-        return token is None or (token in self._eos_tokens and self._newest[place] != "came")
+        return token is None or (token in self._eos_tokens and self._news[place] != "came")
 
     def _constrained(self, logits: mx.array, given: list[StepToken]) -> mx.array:
         """The logits, with what guides do not allow ruled out; a guide that fails here fails its row only."""

@@ -38,7 +38,7 @@ class BatchRow:
 
 # What a row's newest token is, which is fed next: it came with the row and is no news; it was drawn and is to be told;
 # or it was told.
-Newest = Literal["came", "drawn", "told"]
+News = Literal["came", "drawn", "told"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Where a model or a request does not allow that, chunks have passes of their own,
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 import mlx.core as mx
@@ -15,48 +14,22 @@ from app.handler.base import Emit
 from app.handler.lm.answering import Answering
 from app.handler.lm.batch import DecodeBatch
 from app.handler.lm.batch_row import BatchRow, StepToken
-from app.handler.lm.detokenizer import Detokenizer
-from app.handler.lm.drafting import Drafter
-from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.chunk import Chunk, Pass, PromptFailedError
+from app.handler.lm.engine_model import EngineLimits, EngineModel
 from app.handler.lm.kv.caches import BatchCache
 from app.handler.lm.kv.kv_budget import KvBudget
 from app.handler.lm.mixed_pass import Fed, MixedPass
 from app.handler.lm.pace import Pace
-from app.handler.lm.prefill import Chunk, Pass, PrefillLine, PromptFailedError
+from app.handler.lm.prefill import PrefillLine
 from app.handler.lm.prefixes.prefix_cache import PrefixCache
 from app.handler.lm.prompts.prompt import PreparedGeneration
 from app.handler.lm.row import Prompt, Row
-from app.handler.lm.row_adapters import RowAdapters
-from app.handler.lm.tail import Tail
 
 _STEPS_BETWEEN_CLEARS = 512
+# After so many mixed passes that failed, none of which went well between them, it is not this or that prompt.
+_MOST_FAILED_MIXTURES = 3
 # A row starts only where it has room for so many tokens of an answer.
 _ROOM_TO_START = 64
-
-
-@dataclass(frozen=True, slots=True)
-class EngineModel:
-    """What the engine needs to know of its model, which `form` has.
-
-    `tail` where the last tokens of a pass are enough for its head, `mixed` where it takes prompts beside rows.
-    """
-
-    form: CacheForm
-    eos_tokens: frozenset[int]
-    new_detokenizer: Callable[[], Detokenizer]
-    drafter: Drafter | None = None
-    adapters: RowAdapters = field(default_factory=RowAdapters)
-    tail: Tail | None = None
-    mixed: MixedPass | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """The most tokens of a prefill pass, and pairs of a token and one it sees; memory for KV caches of what runs."""
-
-    prefill_tokens: int
-    max_kv_bytes: int
-    max_pairs: int | None = None
 
 
 class Engine:
@@ -73,6 +46,8 @@ class Engine:
         self._pace = Pace(limits.prefill_tokens)
         self._can_batch = parts.form.can_batch
         self._mixed = parts.mixed
+        # One after the other.
+        self._num_failed_mixtures = 0
         self._owes_step = False
         # Whether the step before has long been computed: there was a pass, or a look, or it was waited for.
         self._has_caught_up = False
@@ -120,16 +95,14 @@ class Engine:
         """Feed the next chunk of the prompts that wait; whether there was any that could start."""
         try:
             num_tokens = self._pace.chunk_tokens(len(self._batch), len(self._line), is_mixed=self._mixed is not None)
-            # Where rows decode, those that join them in a pass of its own have to wait for the next step.
-            may_lead = self._mixed is not None or not self._batch
-            chunk = self._line.choose(num_tokens, self._may_start, may_lead=may_lead)
+            chunk = self._line.choose(num_tokens, self._may_start, self._may_lead)
             if chunk is None or not chunk.prompts:
                 self._has_caught_up |= chunk is None
                 return False
             if self._mixed is not None and chunk.is_plain and self._batch.is_plain:
                 self._step_beside(chunk, self._mixed)
             else:
-                self._prefill(chunk if not self._batch else chunk.without_lead())
+                self._prefill(chunk)
         except PromptFailedError as failed:
             request_id = failed.prompt.request_id
             logger.opt(exception=failed.error).error("the prefill of request {} failed", request_id)
@@ -157,23 +130,27 @@ class Engine:
         """Feed a chunk in one pass with the rows' newest tokens."""
         started = time.perf_counter()
         fed = [Fed(prompt.cache, own, chunk.leads) for prompt, own in zip(chunk.prompts, chunk.tokens, strict=True)]
+        num_rows = len(self._batch)
         try:
             logits = self._batch.forward_beside(mixed, fed)
+            done = self._line.fed(chunk, logits[num_rows:])
         except Exception:
             # Whose fault it was is found out in passes of their own, from caches that are whole.
-            logger.exception("a pass over {} prompts and {} rows failed", len(fed), len(self._batch))
-            self._mixed = None
+            logger.exception("a pass over {} prompts and {} rows failed", len(fed), num_rows)
+            self._num_failed_mixtures += 1
+            self._mixed = mixed if self._num_failed_mixtures < _MOST_FAILED_MIXTURES else None
             self._line.doubt(chunk.prompts)
             self._start_again()
             return
+        self._num_failed_mixtures = 0
         self._pace.note_mixed(chunk.num_tokens, time.perf_counter() - started)
         self._has_caught_up = True
-        num_rows = len(self._batch)
-        done = self._line.fed(chunk, logits[num_rows:])
         self._tell_progress(done)
-        if done.logits is None:
-            self._decode(logits)
-        if done.cache is not None and self._join(done.prompts, done.cache) and done.logits is not None:
+        if done.cache is None or done.logits is None:
+            self._decode(logits[:num_rows])
+            if done.cache is not None:
+                self._join(done.prompts, done.cache)
+        elif self._join(done.prompts, done.cache):
             self._decode(mx.concatenate([logits[:num_rows], _by_row(done.prompts, done.logits)]))
 
     def _tell_progress(self, done: Pass) -> None:
@@ -187,6 +164,12 @@ class Engine:
         longest = max(self._batch.num_tokens, len(prompt.tokens), *(len(other.tokens) for other in begun), 0)
         is_alone = num_rows == len(prompt.rows)
         return is_alone or self._budget.fits(num_rows, longest + _ROOM_TO_START)
+
+    def _may_lead(self, prompt: Prompt) -> bool:
+        """Whether the prompt's rows can go on right after its last pass: who joins rows that were not in it waits for
+        the next step.
+        """
+        return not self._batch or (self._mixed is not None and self._batch.is_plain and prompt.is_plain)
 
     def _join(self, prompts: list[Prompt], cache: BatchCache) -> bool:
         """Let the rows of prefilled prompts decode; whether they could."""
@@ -223,7 +206,7 @@ class Engine:
             else:
                 self._pace.note_step(seconds, len(self._batch))
         self._has_caught_up = tells_newest
-        if tells_newest and not self._tell(self._batch.newest):
+        if tells_newest and not self._tell(self._batch.catch_up):
             return
         self._owes_step = False
         self._make_room()

@@ -23,7 +23,8 @@ from app.handler.lm.adapters import put_on
 from app.handler.lm.defaults import generation_defaults
 from app.handler.lm.detokenizer import detokenizer_factory
 from app.handler.lm.drafting import Drafter
-from app.handler.lm.engine import Engine, EngineLimits, EngineModel
+from app.handler.lm.engine import Engine
+from app.handler.lm.engine_model import EngineLimits, EngineModel
 from app.handler.lm.guides.grammar_compiler import GrammarCompiler
 from app.handler.lm.kv.cache_form import CacheForm, open_cache_form
 from app.handler.lm.memory_plan import plan_memory

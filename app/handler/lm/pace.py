@@ -13,6 +13,8 @@ _LONE_PASS_S = 0.5
 # Of a model so large that even the shortest pass takes long, short passes would be mostly the reading of its weights.
 _SHORTEST_PASSES_PER_LONE_PASS = 8.0
 _FIRST_PASS_TOKENS = 256
+# While prompts never end, there is no step by itself to be measured.
+_MIXED_PASSES_BETWEEN_STEPS = 64
 # How much the newest measurement of a step counts.
 _WEIGHT = 0.2
 
@@ -24,18 +26,21 @@ class Pace:
         self._most_tokens = most_tokens
         self._step_s: float | None = None
         self._step_rows = 0
+        self._num_mixed_since_step = 0
         self._start_s: float | None = None
         self._cost = PassCost()
         self._mixed_cost = PassCost()
 
     def knows_step(self, num_rows: int) -> bool:
-        """Whether a step was measured of about so many rows."""
-        return self._step_s is not None and num_rows <= 2 * self._step_rows <= 4 * num_rows
+        """Whether a step was measured of about so many rows, and not too long ago: they see more and more tokens."""
+        is_recent = self._num_mixed_since_step < _MIXED_PASSES_BETWEEN_STEPS
+        return self._step_s is not None and is_recent and num_rows <= 2 * self._step_rows <= 4 * num_rows
 
     def note_step(self, seconds: float, num_rows: int) -> None:
         """A decode step of so many rows took this long, from the end of the one before."""
         self._step_s = _mean(self._step_s if num_rows == self._step_rows else None, seconds, _WEIGHT)
         self._step_rows = num_rows
+        self._num_mixed_since_step = 0
 
     def note_start(self, seconds: float) -> None:
         """It took this long to start a step that had none before it to wait for."""
@@ -52,6 +57,7 @@ class Pace:
     def note_mixed(self, num_tokens: int, seconds: float) -> None:
         """A pass over this many tokens and those of the rows took this long."""
         self._mixed_cost.note(num_tokens, seconds)
+        self._num_mixed_since_step += 1
 
     def chunk_tokens(self, num_decoding: int, num_waiting: int, *, is_mixed: bool = False) -> int:
         """Tokens for the next pass: the more rows wait for each one that it holds up, the more.

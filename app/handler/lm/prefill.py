@@ -1,13 +1,13 @@
 """The prompts on their way into the batch, in order of arrival."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from math import isqrt
 
 import mlx.core as mx
 from loguru import logger
 
+from app.handler.lm.chunk import Chunk, Pass, PromptFailedError
 from app.handler.lm.kv.cache_form import CacheForm
 from app.handler.lm.kv.caches import BatchCache, num_bytes
 from app.handler.lm.prefixes.prefix_cache import PrefixCache
@@ -22,58 +22,7 @@ _TOKENS_BETWEEN_CHECKPOINTS = 256
 _MAX_LOGITS_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What the next pass feeds: of each of these prompts, those tokens; none of a prompt that is kept whole.
-
-    `leads`: with its last tokens, and what comes after them is asked for.
-    """
-
-    prompts: list[Prompt]
-    tokens: list[list[int]]
-    leads: bool = False
-
-    @property
-    def num_tokens(self) -> int:
-        """Of all prompts."""
-        return sum(map(len, self.tokens))
-
-    def without_lead(self) -> "Chunk":
-        """The same without last tokens."""
-        return Chunk(self.prompts, [fed[:-1] for fed in self.tokens]) if self.leads else self
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing is asked of its pass but that the tokens are in the caches after it, and perhaps what they
-        lead to.
-        """
-        return all(self.tokens) and not any(
-            prompt.tells_logprobs or prompt.asked.adapter or prompt.asked.pictures is not None
-            for prompt in self.prompts
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """What one forward pass did: the prompts it moved on, and their cache if they are done.
-
-    `logprobs` are each prompt's, of the tokens that were predicted; none where they are not told. `logits`, shape
-    (prompts, 1, vocabulary), are what comes after the prompts; None where their last tokens have not been fed.
-    """
-
-    prompts: list[Prompt]
-    cache: BatchCache | None
-    logprobs: list[list[StepLogprobs]]
-    logits: mx.array | None = None
-
-
-class PromptFailedError(Exception):
-    """What a prompt alone is to blame for, `error`: nobody else's cache was in it."""
-
-    def __init__(self, prompt: Prompt, error: Exception) -> None:
-        super().__init__()
-        self.prompt = prompt
-        self.error = error
+Verdict = Callable[[Prompt], bool]
 
 
 class PrefillLine:
@@ -101,8 +50,6 @@ class PrefillLine:
         self._line: list[Prompt] = []
         self._is_oldest_next = True
         self._logits_width = 0
-        # Prompts of a pass that failed: each is tried once more, alone, so that one cannot harm the others.
-        self._suspects: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._line)
@@ -129,34 +76,36 @@ class PrefillLine:
     def drop(self, prompt: Prompt) -> None:
         """Take a prompt out whose cache is not to be trusted, or is in use elsewhere."""
         self._line.remove(prompt)
-        self._suspects.discard(prompt.request_id)
         if prompt.asked.pictures is not None:
             prompt.asked.pictures.forget()
 
-    def choose(self, num_tokens: int, may_start: Callable[[Prompt], bool], *, may_lead: bool) -> Chunk | None:
+    def choose(self, num_tokens: int, may_start: Verdict, may_lead: Verdict) -> Chunk | None:
         """What to feed next: up to `num_tokens` tokens, padding included, of one prompt or of several short ones; with
-        their last ones if it `may_lead` and they can.
+        the last ones of those that can and `may_lead`.
 
         A prompt that has not begun is left waiting while `may_start` says no. Nothing where none may start; None where
         something was read or looked at for one instead. Errors: PromptFailedError; it stays in the line.
         """
-        group = self._group(num_tokens, may_start)
+
+        def leads(prompt: Prompt) -> bool:
+            return self._can_lead(prompt) and may_lead(prompt)
+
+        group = self._group(num_tokens, may_start, leads)
         if group is None:
             return None
         tokens = [prompt.next_tokens(self._up_to_checkpoint(prompt, num_tokens)) for prompt in group]
-        if may_lead and self._tail is not None and group and all(map(self._can_lead, group, tokens)):
+        if group and leads(group[0]) and len(tokens[0]) == group[0].num_left:
             tokens = [[*fed, prompt.tokens[-1]] for prompt, fed in zip(group, tokens, strict=True)]
             return Chunk(group, tokens, leads=True)
         return Chunk(group, tokens)
 
-    def _can_lead(self, prompt: Prompt, tokens: list[int]) -> bool:
-        """Whether the last token can be fed with these: they come to the prompt's end, and its rows are to go on there.
+    def _can_lead(self, prompt: Prompt) -> bool:
+        """Whether the last token can be fed with those before it, and the prompt's rows are to go on there.
 
         A checkpoint after the last token would be of no use to the same prompt when it comes again.
         """
-        is_plain = not prompt.tells_logprobs and prompt.asked.pictures is None
-        goes_on = prompt.asked.max_tokens > 0 and not self._prefixes.needs_checkpoints
-        return len(tokens) == prompt.num_left and is_plain and goes_on
+        is_told = prompt.tells_logprobs or prompt.asked.pictures is not None or not prompt.asked.max_tokens
+        return self._tail is not None and not is_told and not self._prefixes.needs_checkpoints
 
     def feed(self, chunk: Chunk) -> Pass | None:
         """Feed a chunk in a pass of its own; None where several prompts failed, of which each is tried alone then.
@@ -199,7 +148,7 @@ class PrefillLine:
     def doubt(self, prompts: list[Prompt]) -> None:
         """Start these again, each in passes of its own."""
         for prompt in prompts:
-            self._suspects.add(prompt.request_id)
+            prompt.is_suspect = True
             prompt.forget_cache()
 
     def _settled(
@@ -219,8 +168,8 @@ class PrefillLine:
             self.drop(prompt)
         return Pass(chunk.prompts, cache, logprobs or [], logits)
 
-    def _group(self, num_tokens: int, may_start: Callable[[Prompt], bool]) -> list[Prompt] | None:
-        """Who is next, and who fits beside it into one pass of `num_tokens`, padded.
+    def _group(self, num_tokens: int, may_start: Verdict, leads: Verdict) -> list[Prompt] | None:
+        """Who is next, and who fits beside it into one pass of `num_tokens`, padded; all of them lead or none.
 
         None where something was read or looked at for it instead.
         """
@@ -235,8 +184,8 @@ class PrefillLine:
         if self._looks_on(first):
             return None
         num_tokens = self._most_tokens(first, num_tokens)
-        group, longest = [first], first.num_left
-        if longest > num_tokens or self._stands_alone(first):
+        group, longest = [first], first.num_left + leads(first)
+        if longest > num_tokens or not longest or self._stands_alone(first):
             return group
         for prompt in able:
             # Those that have begun, or are long enough for a pass of their own, are not looked up for this one.
@@ -244,9 +193,12 @@ class PrefillLine:
                 continue
             if prompt.tells_logprobs != first.tells_logprobs or prompt.asked.pictures is not None:
                 continue
+            if leads(prompt) != leads(first):
+                continue
             self._look_up(prompt)
-            wider = max(longest, prompt.num_left)
-            if self._stands_alone(prompt) or wider * (len(group) + 1) > num_tokens:
+            own = prompt.num_left + leads(prompt)
+            wider = max(longest, own)
+            if not own or self._stands_alone(prompt) or wider * (len(group) + 1) > num_tokens:
                 # By the time it is next, more may be kept.
                 prompt.forget_cache()
                 break
@@ -324,15 +276,14 @@ class PrefillLine:
         return next((end for end in prompt.asked.message_ends if end >= earliest), None)
 
     def _stands_alone(self, prompt: Prompt) -> bool:
-        """Whether a prompt shares no pass: it is suspect, it is half done, it has nothing to prefill, it stops at a
-        checkpoint, there are pictures in it, or no rows of this model can.
+        """Whether a prompt shares no pass: it is suspect, it is half done, it stops at a checkpoint, there are pictures
+        in it, or no rows of this model can.
         """
         return (
             not self._can_batch
             or prompt.asked.pictures is not None
-            or prompt.request_id in self._suspects
+            or prompt.is_suspect
             or prompt.num_prefilled > prompt.num_cached
-            or not prompt.num_left
             or self._up_to_checkpoint(prompt, prompt.num_left) < prompt.num_left
         )
 

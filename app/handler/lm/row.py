@@ -93,6 +93,8 @@ class Prompt:
     is_back: bool = False
     # The last token was told before it was ever fed.
     is_told: bool = False
+    # A pass with it has failed: it is tried once more, alone, so that one prompt cannot harm the others.
+    is_suspect: bool = False
     has_begun: bool = False
     num_cached: int = 0
     num_prefilled: int = 0
@@ -113,6 +115,12 @@ class Prompt:
     def tells_logprobs(self) -> bool:
         """Whether the log-probabilities of its tokens are asked for; a row that comes back has told them."""
         return self.asked.echo is not None and self.asked.top_logprobs is not None and not self.is_back
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is asked of its passes but that its tokens are in its cache after them."""
+        is_seen = self.asked.pictures is not None
+        return not (is_seen or self.tells_logprobs or self.asked.adapter or self.is_suspect)
 
     @property
     def num_left(self) -> int:

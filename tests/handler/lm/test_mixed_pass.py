@@ -175,9 +175,24 @@ class TestFailures:
         left[0] = num_passes
         test.add(1, [9] * 140)
         test.run()
-        assert test.engine._mixed is None
+        assert test.engine._num_failed_mixtures == 1
         assert test.log.completion(0).text == alone.log.completion(0).text
         assert test.log.completion(1).text == test.reference([9] * 140, NUM_TOKENS)
+
+    def test_one_bad_prompt_does_not_end_mixing_and_many_failures_do(self, llama: Loaded) -> None:
+        test = bench(llama, model=Whole(llama, lambda inputs: bool((inputs == BAD).any().item())))
+        for request_id in range(1, 4):
+            test.add(0, [5] * 9, 200)
+            test.turn_until(lambda: len(test.log.text(0)) > 8)
+            test.add(request_id, [9] * 70 + [BAD] + [9] * 70)
+            test.turn_until(lambda request_id=request_id: test.log.is_over(request_id))
+            assert test.log.failure(request_id).error == "InternalError"
+            # What goes well in between.
+            test.add(10 + request_id, [7 + request_id] * 70, 5)
+            test.run()
+            assert test.engine._mixed is not None
+            assert test.log.completion(0).text == test.reference([5] * 9, 200)
+            del test.log.events[0]
 
     def test_what_is_kept_of_a_row_that_leaves_is_what_was_fed(self, llama: Loaded) -> None:
         """Its newest token has been told in the pass before, and not been fed."""
@@ -193,6 +208,22 @@ class TestFailures:
         test.run()
         assert test.log.completion(2).text == test.reference(longer)
         assert test.log.completion(1).text == test.reference([9] * 140)
+
+
+def test_prompts_that_are_kept_whole_share_a_pass(llama: Loaded) -> None:
+    """Of each only the last token is fed: a burst of the same question, asked once before."""
+    test = bench(llama)
+    prompt = list(range(3, 20))
+    test.add(0, prompt, 5)
+    test.run()
+    for request_id in range(1, 9):
+        test.add(request_id, prompt, 5)
+    test.engine.turn()
+    assert len(test.engine._rows) == 8
+    test.run()
+    for request_id in range(1, 9):
+        assert test.log.completion(request_id).text == test.reference(prompt, 5)
+        assert test.log.completion(request_id).usage.cached_tokens == len(prompt) - 1
 
 
 def test_the_first_token_comes_with_the_prompts_last_pass(llama: Loaded) -> None:

@@ -46,6 +46,10 @@ class QuantizedCache:
         parts = [BatchKVCache.merge([cache._parts[place] for cache in caches]) for place in range(_NUM_PARTS)]
         return cls(caches[0]._form, parts)
 
+    def extract(self, index: int) -> "QuantizedCache":
+        """One row of a batch, by itself."""
+        return QuantizedCache(self._form, [part.extract(index) for part in self._parts])
+
     def filled(self, arrays: Sequence[mx.array], num_tokens: int) -> "QuantizedCache":
         """A cache of one row, of this form, that holds these `arrays`."""
         other = QuantizedCache(self._form)
