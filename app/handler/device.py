@@ -65,7 +65,7 @@ def prepare_weights(model: nn.Module) -> None:
     MLX's CPU back end has fast kernels for float32 only (BLAS): 4-bit and 16-bit weights run 10 to 15 times slower
     there. Left alone where float32 weights would take more than half of the memory.
     """
-    if not is_cpu() or not machine.has_room_for_float32(_num_parameters(model), memory_bytes()):
+    if not is_cpu() or not machine.has_room_for_float32(num_parameters(model), memory_bytes()):
         return
     dequantize_model(model)
     model.update(
@@ -113,7 +113,8 @@ class FreedMemory:
         return None
 
 
-def _num_parameters(model: nn.Module) -> int:
+def num_parameters(model: nn.Module) -> int:
+    """Weights; quantised ones count as what they stand for."""
     count = 0
     for _, module in model.named_modules():
         scales = module.get("scales") if isinstance(module, nn.Module) else None

@@ -19,6 +19,8 @@ class Chunk:
     prompts: list[Prompt]
     tokens: list[list[int]]
     leads: bool = False
+    # How many first tokens of a prompt would take as long.
+    cost: int = 0
 
     @property
     def num_tokens(self) -> int:

@@ -41,7 +41,7 @@ class Engine:
         self._answering = Answering(parts.eos_tokens, parts.new_detokenizer, emit)
         # The rows in the batch, the oldest first.
         self._rows: dict[int, Row] = {}
-        self._line = PrefillLine(parts.form, prefixes, parts.adapters, limits.max_pairs, parts.tail)
+        self._line = PrefillLine(parts, prefixes, limits.max_pairs)
         self._batch = DecodeBatch(parts.form.model, parts.eos_tokens, parts.drafter, parts.adapters)
         self._pace = Pace(limits.prefill_tokens)
         self._can_batch = parts.form.can_batch
@@ -118,7 +118,7 @@ class Engine:
             return
         self._has_caught_up = True
         if chunk.num_tokens:
-            self._pace.note_prefill(chunk.num_tokens, time.perf_counter() - started, waited_for_step=waits_for_step)
+            self._pace.note_prefill(chunk.cost, time.perf_counter() - started, waited_for_step=waits_for_step)
         self._tell_progress(done)
         if done.cache is not None and self._join(done.prompts, done.cache) and done.logits is not None:
             self._decode(_by_row(done.prompts, done.logits))
@@ -143,7 +143,7 @@ class Engine:
             self._start_again()
             return
         self._num_failed_mixtures = 0
-        self._pace.note_mixed(chunk.num_tokens, time.perf_counter() - started)
+        self._pace.note_mixed(chunk.cost, time.perf_counter() - started)
         self._has_caught_up = True
         self._tell_progress(done)
         if done.cache is None or done.logits is None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from app.handler.lm.context_cost import ContextCost
 from app.handler.lm.detokenizer import Detokenizer
 from app.handler.lm.drafting import Drafter
 from app.handler.lm.kv.cache_form import CacheForm
@@ -25,6 +26,7 @@ class EngineModel:
     adapters: RowAdapters = field(default_factory=RowAdapters)
     tail: Tail | None = None
     mixed: MixedPass | None = None
+    context_cost: ContextCost = field(default_factory=ContextCost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from app.errors import ModelLoadError
 from app.handler import device
 from app.handler.base import Handler
 from app.handler.lm.adapters import put_on
+from app.handler.lm.context_cost import open_context_cost
 from app.handler.lm.defaults import generation_defaults
 from app.handler.lm.detokenizer import detokenizer_factory
 from app.handler.lm.drafting import Drafter
@@ -63,7 +64,10 @@ class LMHandler(Handler[GenerationRequest | TokenRequest, PreparedGeneration]):
         drafter = self._drafter(form, tokenizer)
         tail = open_tail(form)
         mixed = open_mixed_pass(form, tail)
-        parts = EngineModel(form, eos_tokens, detokenizer_factory(own), drafter, self._adapters.rows, tail, mixed)
+        context_cost = open_context_cost(form, config)
+        new_detokenizer = detokenizer_factory(own)
+        rows = self._adapters.rows
+        parts = EngineModel(form, eos_tokens, new_detokenizer, drafter, rows, tail, mixed, context_cost)
         grammars = GrammarCompiler(own, width, parts.eos_tokens)
         plan = plan_memory(self.spec, model, self.memory_bytes)
         limits = EngineLimits(self.spec.prefill_step_size, plan.kv_bytes, device.max_pairs(num_heads(config)))

@@ -8,13 +8,11 @@ import mlx.core as mx
 from loguru import logger
 
 from app.handler.lm.chunk import Chunk, Pass, PromptFailedError
-from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.engine_model import EngineModel
 from app.handler.lm.kv.caches import BatchCache, num_bytes
 from app.handler.lm.prefixes.prefix_cache import PrefixCache
 from app.handler.lm.row import Prompt
-from app.handler.lm.row_adapters import RowAdapters
 from app.handler.lm.sampling.logprobs import StepLogprobs, known_logprobs
-from app.handler.lm.tail import Tail
 
 # Checkpoints closer together than this cost more memory than time they save.
 _TOKENS_BETWEEN_CHECKPOINTS = 256
@@ -33,20 +31,14 @@ class PrefillLine:
     sees are in a pass, where all scores of attention are kept. Owned by the worker's main thread.
     """
 
-    def __init__(
-        self,
-        form: CacheForm,
-        prefixes: PrefixCache,
-        adapters: RowAdapters,
-        max_pairs: int | None = None,
-        tail: Tail | None = None,
-    ) -> None:
-        self._form = form
-        self._tail = tail
+    def __init__(self, parts: EngineModel, prefixes: PrefixCache, max_pairs: int | None = None) -> None:
+        self._form = parts.form
+        self._tail = parts.tail
+        self._context_cost = parts.context_cost
         self._max_pairs = max_pairs
-        self._adapters = adapters
+        self._adapters = parts.adapters
         self._prefixes = prefixes
-        self._can_batch = form.can_batch
+        self._can_batch = parts.form.can_batch
         self._line: list[Prompt] = []
         self._is_oldest_next = True
         self._logits_width = 0
@@ -80,8 +72,8 @@ class PrefillLine:
             prompt.asked.pictures.forget()
 
     def choose(self, num_tokens: int, may_start: Verdict, may_lead: Verdict) -> Chunk | None:
-        """What to feed next: up to `num_tokens` tokens, padding included, of one prompt or of several short ones; with
-        the last ones of those that can and `may_lead`.
+        """What to feed next: as much as `num_tokens` first tokens cost, padding included, of one prompt or of several
+        short ones; with the last ones of those that can and `may_lead`.
 
         A prompt that has not begun is left waiting while `may_start` says no. Nothing where none may start; None where
         something was read or looked at for one instead. Errors: PromptFailedError; it stays in the line.
@@ -93,11 +85,17 @@ class PrefillLine:
         group = self._group(num_tokens, may_start, leads)
         if group is None:
             return None
+        if len(group) == 1:
+            # Of several, each is fed to its end.
+            num_tokens = self._context_cost.affordable(group[0].num_prefilled, num_tokens)
         tokens = [prompt.next_tokens(self._up_to_checkpoint(prompt, num_tokens)) for prompt in group]
-        if group and leads(group[0]) and len(tokens[0]) == group[0].num_left:
+        has_lead = bool(group) and leads(group[0]) and len(tokens[0]) == group[0].num_left
+        if has_lead:
             tokens = [[*fed, prompt.tokens[-1]] for prompt, fed in zip(group, tokens, strict=True)]
-            return Chunk(group, tokens, leads=True)
-        return Chunk(group, tokens)
+        costs = [
+            self._context_cost.of(prompt.num_prefilled, len(fed)) for prompt, fed in zip(group, tokens, strict=True)
+        ]
+        return Chunk(group, tokens, has_lead, round(sum(costs)))
 
     def _can_lead(self, prompt: Prompt) -> bool:
         """Whether the last token can be fed with those before it, and the prompt's rows are to go on there.
@@ -183,7 +181,7 @@ class PrefillLine:
         self._look_up(first)
         if self._looks_on(first):
             return None
-        num_tokens = self._most_tokens(first, num_tokens)
+        num_tokens = self._most_tokens(first, self._context_cost.affordable(first.num_prefilled, num_tokens))
         group, longest = [first], first.num_left + leads(first)
         if longest > num_tokens or not longest or self._stands_alone(first):
             return group
