@@ -38,16 +38,19 @@ class ContextCost:
 
 def open_context_cost(form: CacheForm, config: Mapping[str, object]) -> ContextCost:
     """Reckoned from the sizes of a model, of which every layer sees all that came before."""
-    cache: list[Any] = list(flat_layers(form.new()))
-    if not all(map(is_span, cache)) or not (heads := num_heads(config)):
+    cache = form.new()
+    layers: list[Any] = list(flat_layers(cache))
+    if not all(map(is_span, layers)) or not (heads := num_heads(config)):
         return ContextCost()
     # Only shapes are asked for: nothing is computed.
     form.model(mx.array([[0]]), cache=cache)
-    size = arrays_of(cache[0])[0].shape[-1]
+    sizes = [arrays_of(layer)[0].shape[-1] for layer in layers if layer.nbytes]
     if form.quantization is not None:
-        size = size * 32 // form.quantization.bits
+        sizes = [size * 32 // form.quantization.bits for size in sizes]
+    if not sizes:
+        return ContextCost()
     # Two products for each pair of tokens, against one for each weight that is used.
-    return ContextCost(_num_used(form.model) / (2 * len(cache) * heads * size))
+    return ContextCost(_num_used(form.model) / (2 * heads * sum(sizes)))
 
 
 def _num_used(model: nn.Module) -> int:

@@ -17,7 +17,7 @@ from mlx import nn
 from mlx_lm.models.base import scaled_dot_product_attention
 from mlx_lm.models.cache import KVCache, RotatingKVCache
 
-from app.handler.lm.kv.cache_form import MISFITS, CacheForm
+from app.handler.lm.kv.cache_form import CacheForm
 from app.handler.lm.kv.caches import BatchCache, Cache
 from app.handler.lm.kv.quantized_cache import QuantizedCache
 from app.handler.lm.kv.window_cache import WindowCache
@@ -79,7 +79,8 @@ def open_mixed_pass(form: CacheForm, tail: Tail | None) -> MixedPass | None:
     mixed = MixedPass(form.model, tail)
     try:
         is_right = _agrees(form, mixed)
-    except MISFITS as error:
+    # Whatever a model raises at what it was not made for; it runs without.
+    except Exception as error:
         logger.debug("prompts run in passes of their own: {}", error)
         return None
     if not is_right:

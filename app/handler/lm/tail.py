@@ -8,7 +8,7 @@ import mlx.core as mx
 from loguru import logger
 from mlx import nn
 
-from app.handler.lm.kv.cache_form import MISFITS, CacheForm
+from app.handler.lm.kv.cache_form import CacheForm
 
 # What a model's body gives, of which the head is to have a part.
 Pick = Callable[[mx.array], mx.array]
@@ -42,7 +42,8 @@ def open_tail(form: CacheForm) -> Tail | None:
         with tail.only(lambda given: given[:, 1:2]):
             own = form.model(tokens)
         whole = form.model(tokens)
-    except MISFITS as error:
+    # Whatever a model raises at what it was not made for; it runs without.
+    except Exception as error:
         logger.debug("the model's head sees every token: {}", error)
         return None
     return tail if are_alike(own, whole[:, 1:2]) else None

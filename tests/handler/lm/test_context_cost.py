@@ -1,10 +1,15 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
 import pytest
+from mlx import nn
+from mlx_lm.models.cache import CacheList, KVCache
 
 from app.handler.lm.context_cost import ContextCost, open_context_cost
 from app.handler.lm.kv.cache_form import CacheForm
+from app.handler.lm.kv.caches import Cache
 from tests.fixtures.tiny_lm import Loaded, load_folder
 
 
@@ -41,6 +46,30 @@ def test_it_is_reckoned_from_the_model(llama: Loaded, model_folder: Callable[[st
     # Windows and states see less.
     for kind in ("gemma3", "lfm2"):
         assert open_context_cost(CacheForm(load_folder(model_folder(kind)).model), config).even_at is None
+
+
+def test_caches_may_come_in_lists_and_some_may_stay_empty(llama: Loaded) -> None:
+    class Listed(nn.Module):
+        """As models that keep something else beside keys and values."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = llama.model
+
+        @property
+        def layers(self) -> Any:
+            return self.inner.layers
+
+        def make_cache(self) -> Cache:
+            return [CacheList(KVCache(), KVCache()) for _ in self.layers]
+
+        def __call__(self, inputs: mx.array, cache: Cache) -> mx.array:
+            return self.inner(inputs, cache=[one[0] for one in cache])
+
+    config = {"num_attention_heads": 4}
+    plain = open_context_cost(CacheForm(llama.model), config)
+    assert plain.even_at is not None
+    assert open_context_cost(CacheForm(Listed()), config) == plain
 
 
 def test_few_bits_change_nothing(form_by_name: Callable[[str], CacheForm]) -> None:

@@ -14,7 +14,7 @@ from app.handler.lm.kv.window_cache import WindowCache
 from app.settings import ModelSpec
 
 # What the libraries' models raise at a cache that is not what they expect.
-MISFITS = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_MISFITS = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,6 @@ def _runs(form: CacheForm) -> bool:
         cache = form.new()
         for num_tokens in (2, 1):
             form.model(mx.array([[0] * num_tokens]), cache=cache)
-    except MISFITS:
+    except _MISFITS:
         return False
     return True
