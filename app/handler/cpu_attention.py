@@ -7,7 +7,7 @@ core. The query heads that share a key head are folded into one product's rows.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -29,6 +29,8 @@ _LOWEST: Final = np.finfo(np.float32).min
 _mlx_attention = mx.fast.scaled_dot_product_attention
 
 Floats = npt.NDArray[np.float32]
+# Keys and values of some positions, each of shape (batch, key heads, positions, size).
+Part = tuple[mx.array, mx.array]
 
 
 def use_fast_attention() -> None:
@@ -38,6 +40,30 @@ def use_fast_attention() -> None:
     """
     if mx.fast.scaled_dot_product_attention is _mlx_attention:
         mx.fast.scaled_dot_product_attention = CpuAttention(_num_threads())
+
+
+def takes_parts(dtype: mx.Dtype) -> bool:
+    """Whether attention looks at what `joined` gives where it lies."""
+    return isinstance(mx.fast.scaled_dot_product_attention, CpuAttention) and dtype == mx.float32
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """All parts as one. It is only computed if anything but our attention, and that before the next call, wants it."""
+    whole = mx.concatenate([k for k, _ in parts], axis=2), mx.concatenate([v for _, v in parts], axis=2)
+    _newest[:] = [(whole, parts)]
+    return whole
+
+
+# What was joined last, and of what.
+_newest: list[tuple[Part, Sequence[Part]]] = []
+
+
+def _parts_of(k: mx.array, v: mx.array) -> Sequence[Part]:
+    if _newest:
+        (keys, values), parts = _newest.pop()
+        if keys is k and values is v:
+            return parts
+    return [(k, v)]
 
 
 def _num_threads() -> int:
@@ -59,14 +85,14 @@ def _num_threads() -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """Shapes: `q` (batch, key heads, query heads of each, tokens, size), `k`, `v` (batch, key heads, positions, size),
-    `out` as `q`, but of the size of `v`; `mask` is anything that goes with (batch, key heads, query heads of each,
-    tokens, positions).
+    """Shapes: `q` (batch, key heads, query heads of each, tokens, size), of `parts` keys and values (batch, key heads,
+    some of the positions, size), `out` as `q`, but of the size of the values; `mask` is anything that goes with (batch,
+    key heads, query heads of each, tokens, positions).
     """
 
     q: Floats
-    k: Floats
-    v: Floats
+    parts: list[tuple[Floats, Floats]]
+    num_positions: int
     out: Floats
     scale: float
     mask: npt.NDArray[Any] | None
@@ -105,19 +131,20 @@ class CpuAttention:
         is_usual = q.dtype == k.dtype == v.dtype == mx.float32 and q.shape[2] <= k.shape[2]
         if num_scores < _FEWEST_SCORES or not is_usual or not _is_known(mask) or sinks is not None or others:
             return _mlx_attention(q, k, v, scale=scale, mask=mask, sinks=sinks, **others)
+        parts = _parts_of(k, v)
         try:
-            mx.eval([one for one in (q, k, v, mask) if isinstance(one, mx.array)])
+            mx.eval(q, parts, mask if isinstance(mask, mx.array) else [])
         except ValueError:
             # A function that is being compiled, as vision towers are: there are no values yet.
             return _mlx_attention(q, k, v, scale=scale, mask=mask)
-        inputs = _inputs(q, k, v, scale, mask)
+        inputs = _inputs(q, parts, scale, mask)
         blocks = list(_blocks(inputs))
         size = -(-len(blocks) // self._num_threads)
-        parts = [blocks[start : start + size] for start in range(0, len(blocks), size)]
-        waiting = [self._others.submit(_compute, inputs, part) for part in parts[1:]]
-        _compute(inputs, parts[0])
-        for part in waiting:
-            part.result()
+        shares = [blocks[start : start + size] for start in range(0, len(blocks), size)]
+        waiting = [self._others.submit(_compute, inputs, share) for share in shares[1:]]
+        _compute(inputs, shares[0])
+        for share in waiting:
+            share.result()
         return mx.array(inputs.out.reshape(*q.shape[:3], v.shape[3]))
 
 
@@ -125,21 +152,22 @@ def _is_known(mask: mx.array | str | None) -> bool:
     return not isinstance(mask, mx.array) or mask.dtype in (mx.bool_, mx.float32)
 
 
-def _inputs(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | str | None) -> _Inputs:
+def _inputs(q: mx.array, parts: Sequence[Part], scale: float, mask: mx.array | str | None) -> _Inputs:
     """What has been computed, as NumPy sees it where it lies."""
     batch, num_heads, num_tokens, size = q.shape
-    folded = (batch, k.shape[1], num_heads // k.shape[1], num_tokens)
+    num_key_heads, num_positions = parts[0][0].shape[1], sum(k.shape[2] for k, _ in parts)
+    folded = (batch, num_key_heads, num_heads // num_key_heads, num_tokens)
     seen: npt.NDArray[Any] | None = None
     if isinstance(mask, mx.array):
         seen = np.array(mask, copy=False)
         seen = seen.reshape((1,) * (4 - seen.ndim) + seen.shape)
-        seen = np.broadcast_to(seen, (batch, seen.shape[1], num_tokens, k.shape[2]))
+        seen = np.broadcast_to(seen, (batch, seen.shape[1], num_tokens, num_positions))
         seen = seen[:, :, None] if seen.shape[1] == 1 else seen.reshape(*folded, -1)
     return _Inputs(
         np.array(q, copy=False).reshape(*folded, size),
-        np.array(k, copy=False),
-        np.array(v, copy=False),
-        np.empty((*folded, v.shape[3]), np.float32),
+        [(np.array(k, copy=False), np.array(v, copy=False)) for k, v in parts],
+        num_positions,
+        np.empty((*folded, parts[0][1].shape[3]), np.float32),
         scale,
         seen,
         is_causal=isinstance(mask, str),
@@ -149,7 +177,7 @@ def _inputs(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array 
 def _blocks(inputs: _Inputs) -> Iterator[_Block]:
     """All there is, in blocks of about as many scores each; no head's are apart before its tokens are many."""
     batch, num_heads, num_shared, num_tokens, _ = inputs.q.shape
-    scores_of_token = num_shared * inputs.k.shape[2]
+    scores_of_token = num_shared * inputs.num_positions
     tokens = max(1, min(num_tokens, _BLOCK_SCORES // scores_of_token))
     heads = max(1, min(num_heads, _BLOCK_SCORES // (tokens * scores_of_token)))
     rows = max(1, min(batch, _BLOCK_SCORES // (heads * tokens * scores_of_token)))
@@ -169,19 +197,31 @@ def _compute(inputs: _Inputs, blocks: list[_Block]) -> None:
 
 
 def _compute_block(inputs: _Inputs, block: _Block) -> None:
-    num_positions, num_tokens = inputs.k.shape[2], inputs.q.shape[3]
+    num_tokens = inputs.q.shape[3]
     # Of what comes after the block's last token, no token in it sees anything.
-    end = num_positions - num_tokens + block.tokens.stop if inputs.is_causal else num_positions
-    k, v = inputs.k[block.batch, block.heads, :end], inputs.v[block.batch, block.heads, :end]
+    end = inputs.num_positions - (num_tokens - block.tokens.stop if inputs.is_causal else 0)
     q = np.multiply(inputs.q[block.batch, block.heads, :, block.tokens], np.float32(inputs.scale))
     rows, heads, shared, tokens, size = q.shape
-    scores = np.matmul(q.reshape(rows, heads, shared * tokens, size), k.swapaxes(-1, -2))
+    q = q.reshape(rows, heads, shared * tokens, size)
+    scores = np.empty((*q.shape[:3], end), np.float32)
+    seen = list(_seen(inputs.parts, block, end))
+    for places, k, _ in seen:
+        np.matmul(q, k.swapaxes(-1, -2), out=scores[..., places])
     _mask(scores.reshape(rows, heads, shared, tokens, end), inputs, block)
     scores -= np.maximum(scores.max(axis=-1, keepdims=True), _LOWEST)
     np.exp(scores, out=scores)
-    sought = np.matmul(scores, v)
+    sought = sum(np.matmul(scores[..., places], v) for places, _, v in seen)
     sought /= scores.sum(axis=-1, keepdims=True)
     inputs.out[block.batch, block.heads, :, block.tokens] = sought.reshape(rows, heads, shared, tokens, -1)
+
+
+def _seen(parts: list[tuple[Floats, Floats]], block: _Block, end: int) -> Iterator[tuple[slice, Floats, Floats]]:
+    """The positions before `end` that a block sees, part by part, with their keys and values."""
+    start = 0
+    for keys, values in parts:
+        k, v = (one[block.batch, block.heads, : max(0, end - start)] for one in (keys, values))
+        yield slice(start, start + k.shape[2]), k, v
+        start += k.shape[2]
 
 
 def _mask(scores: Floats, inputs: _Inputs, block: _Block) -> None:

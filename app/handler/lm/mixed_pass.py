@@ -138,12 +138,8 @@ class _MixedLayer:
         return _PerPart(self, masks)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[_PerPart, mx.array]:
-        """Add the tokens of each part to its cache, from arrays of shape (all tokens, heads, 1, size)."""
-        added = [
-            layer.update_and_fetch(own_keys, own_values)
-            for layer, own_keys, own_values in zip(self.layers, self.split(keys), self.split(values), strict=True)
-        ]
-        return _PerPart(self, added), values
+        """What each part's cache is to be given: arrays of shape (all tokens, heads, 1, size)."""
+        return _PerPart(self, list(zip(self.split(keys), self.split(values), strict=True))), values
 
     def split(self, array: mx.array) -> list[mx.array]:
         """Of each part, as attention has it: (rows, heads, tokens, size)."""
@@ -158,13 +154,11 @@ class _MixedLayer:
         return pieces
 
     def attend(self, queries: mx.array, added: _PerPart, mask: _PerPart, **options: Any) -> mx.array:
-        """Attention of each part by itself, shape (all tokens, heads, 1, size)."""
-        sought = [
-            scaled_dot_product_attention(own, keys, values, cache=layer, mask=own_mask, **options)
-            for own, (keys, values), layer, own_mask in zip(
-                self.split(queries), added.values, self.layers, mask.values, strict=True
-            )
-        ]
+        """Attention of each part by itself, shape (all tokens, heads, 1, size), with its tokens added to its cache."""
+        sought: list[mx.array] = []
+        for own, news, layer, own_mask in zip(self.split(queries), added.values, self.layers, mask.values, strict=True):
+            keys, values = layer.update_and_fetch(*news)
+            sought.append(scaled_dot_product_attention(own, keys, values, cache=layer, mask=own_mask, **options))
         heads = queries.shape[1]
         return mx.concatenate([one.swapaxes(1, 2).reshape(-1, heads, 1, one.shape[-1]) for one in sought])
 

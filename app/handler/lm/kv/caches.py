@@ -8,6 +8,8 @@ import mlx.core as mx
 from mlx_lm.generate import _extend_cache, _merge_caches  # pyright: ignore[reportPrivateUsage]
 from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 
+from app.handler.cpu_attention import takes_parts
+from app.handler.lm.kv.parts_cache import PartsCache, with_room
 from app.handler.lm.kv.quantized_cache import QuantizedCache
 from app.handler.lm.kv.window_cache import WindowCache
 
@@ -124,7 +126,13 @@ class RowCache:
             # All layers are padded alike.
             row, padding = self._index, int(layers[0].left_padding[self._index].item())
         tokens = slice(padding + start, padding + stop)
-        return [tuple(mx.contiguous(array[row : row + 1, :, tokens]) for array in arrays_of(layer)) for layer in layers]
+
+        def read(layer: Any) -> Span:
+            if isinstance(layer, PartsCache):
+                return layer.span(start, stop)
+            return tuple(array[row : row + 1, :, tokens] for array in arrays_of(layer))
+
+        return [tuple(map(mx.contiguous, read(layer))) for layer in layers]
 
     def checkpoint(self) -> Cache:
         """The layers that cannot be cut, as they are after the last token fed."""
@@ -154,7 +162,7 @@ def num_bytes(cache: Cache) -> int:
 
 def is_span(layer: Any) -> bool:
     """Whether a layer's cache can be cut by position: something of its own for every token."""
-    return type(layer) in (KVCache, BatchKVCache, QuantizedCache)
+    return type(layer) in (KVCache, PartsCache, BatchKVCache, QuantizedCache)
 
 
 def arrays_of(layer: Any) -> list[mx.array]:
@@ -162,21 +170,15 @@ def arrays_of(layer: Any) -> list[mx.array]:
     return layer.arrays if isinstance(layer, QuantizedCache | WindowCache) else [layer.keys, layer.values]
 
 
-def spans_joined(segments: list[list[Span]], room: int) -> list[Span]:
-    """Segments that follow each other, as one span per layer, in arrays of its own with room for more tokens."""
-    return [
-        tuple(_joined(arrays, room) for arrays in zip(*parts, strict=True)) for parts in zip(*segments, strict=True)
-    ]
+def restored(
+    template: Cache, segments: list[list[Span]], checkpoint: Cache | None, num_tokens: int, room: int
+) -> Cache:
+    """A cache of the form of `template` that holds `num_tokens` tokens and has room for so many more.
 
-
-def _joined(arrays: tuple[mx.array, ...], room: int) -> mx.array:
-    rows, heads, _, size = arrays[0].shape
-    return mx.concatenate([*arrays, mx.zeros((rows, heads, room, size), arrays[0].dtype)], axis=2)
-
-
-def restored(template: Cache, spans: list[Span], checkpoint: Cache | None, num_tokens: int) -> Cache:
-    """A cache of the form of `template` that holds `num_tokens` tokens."""
-    left_spans, left_checkpoint = iter(spans), iter(checkpoint or [])
+    `segments` follow each other; of each there is a span for every layer that can be cut, and none is changed later.
+    """
+    # Of each layer, the parts that follow each other.
+    left_spans, left_checkpoint = iter(zip(*segments, strict=True)), iter(checkpoint or [])
 
     def layer(like: Any) -> Any:
         if isinstance(like, CacheList):
@@ -184,10 +186,14 @@ def restored(template: Cache, spans: list[Span], checkpoint: Cache | None, num_t
         if not is_span(like):
             # A copy: the arrays of a cache are changed in place when it is used.
             return copy.deepcopy(next(left_checkpoint))
+        parts: tuple[Any, ...] = next(left_spans)
+        if not isinstance(like, QuantizedCache) and takes_parts(parts[0][0].dtype):
+            return PartsCache(parts, room)
+        arrays = tuple(with_room(several, room) for several in zip(*parts, strict=True))
         if isinstance(like, QuantizedCache):
-            return like.filled(next(left_spans), num_tokens)
+            return like.filled(arrays, num_tokens)
         cache = KVCache()
-        cache.keys, cache.values = next(left_spans)
+        cache.keys, cache.values = arrays
         cache.offset = num_tokens
         return cache
 

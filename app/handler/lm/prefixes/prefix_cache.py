@@ -12,7 +12,7 @@ from itertools import chain
 from loguru import logger
 from mlx_lm.models.cache import KVCache
 
-from app.handler.lm.kv.caches import Cache, RowCache, flat_layers, is_span, restored, spans_joined
+from app.handler.lm.kv.caches import Cache, RowCache, flat_layers, is_span, restored
 from app.handler.lm.prefixes.disk_tier import DiskTier
 from app.handler.lm.prefixes.kept import Kept
 from app.handler.lm.prefixes.prefix_files import PrefixFiles
@@ -217,7 +217,7 @@ class PrefixCache:
         kept[-1] = kept[-1].start_of(last_tokens) if last_tokens < len(path[-1].tokens) else kept[-1]
         # A cache that has to grow is copied once more; one of a size that others had takes memory that was theirs.
         room = -(-(len(tokens) + _LEAST_ROOM) // _GROWTH) * _GROWTH - num_tokens
-        cache = restored(self._template, spans_joined([one.spans for one in kept], room), checkpoint, num_tokens)
+        cache = restored(self._template, [one.spans for one in kept], checkpoint, num_tokens, room)
         self._tree.touch(path[-1], is_hit=True)
         return Hit(num_tokens, cache)
 
