@@ -147,7 +147,7 @@ def test_clearing_and_expiring_take_the_files_along(plain_form: CacheForm, tmp_p
 
 
 PROMPT = st.lists(st.integers(0, 1), min_size=1, max_size=6).map(lambda bits: [bit for bit in bits for _ in range(9)])
-STEP = st.tuples(st.sampled_from(["store", "store", "store", "fetch", "evict", "restart", "crash"]), PROMPT)
+STEP = st.tuples(st.sampled_from(["store", "store", "store", "fetch", "evict", "restart", "ahead", "crash"]), PROMPT)
 
 
 def test_any_order_of_events_keeps_what_was_stored(
@@ -170,6 +170,8 @@ def test_any_order_of_events_keeps_what_was_stored(
                     evict_all(kept)
                 case "restart":
                     kept = restarted(any_form, kept, folder)
+                case "ahead":
+                    kept.read_ahead()
                 case _:
                     # A crash: what was written is there without an end in order.
                     evict_all(kept)

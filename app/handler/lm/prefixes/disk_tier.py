@@ -3,6 +3,7 @@
 import math
 import time
 from array import array
+from collections import deque
 from typing import Any
 
 from app.handler.lm.prefixes.prefix_file import FileHead
@@ -14,6 +15,9 @@ from app.handler.lm.prefixes.prefix_tree import (
     has_checkpoint_in_file,
     has_checkpoint_in_memory,
 )
+
+# Who was in the middle of a conversation when the process ended comes back soon, or not at all.
+_LATELY_S = 1800.0
 
 
 class DiskTier:
@@ -29,6 +33,7 @@ class DiskTier:
         for found in files.find():
             tree.restore(found)
         files.make_room(0, math.inf, self._lose)
+        self._lately = _used_since(time.monotonic() - _LATELY_S, tree)
 
     def spill(self, node: EntryNode, most_files: int | None = None) -> None:
         """Have a node in a file, and first those before it, without which it would be of no use."""
@@ -50,8 +55,22 @@ class DiskTier:
             if num_files == most_files:
                 return
 
-    def load(self, node: EntryNode) -> None:
-        """Have a node in memory; one whose file cannot be read is dropped."""
+    def next_ahead(self) -> EntryNode | None:
+        """What was of use shortly before the start and nobody has asked for yet, the most recent first."""
+        while self._lately:
+            node = self._lately[0]
+            before = node.parent
+            is_reachable = before is not None and (before.parent is None or entry_of(before).is_in_memory)
+            if is_reachable and entry_of(node).file is not None and not entry_of(node).is_in_memory:
+                return node
+            self._lately.popleft()
+        return None
+
+    def load(self, node: EntryNode, *, is_ahead: bool = False) -> None:
+        """Have a node in memory; one whose file cannot be read is dropped.
+
+        What is read ahead of a request is of less use than all that was asked for.
+        """
         entry = entry_of(node)
         file, start, stop = entry.file, entry.file_start, entry.file_start + len(node.tokens)
         if file is None:
@@ -64,7 +83,7 @@ class DiskTier:
             kept = kept.cut(start, stop, keeps_checkpoint=stop == file.num_tokens)
         self._tree.recency.discard(node)
         entry.kept = kept
-        self._tree.recency.add(node)
+        self._tree.recency.add(node, is_oldest=is_ahead)
 
     def collect(self) -> bool:
         """Let go of memory that was written; whether some is still being written."""
@@ -94,6 +113,12 @@ class DiskTier:
                 self._tree.leave_file(node)
                 if not entry_of(node).is_in_memory:
                     self._tree.forget(node)
+
+
+def _used_since(moment: float, tree: PrefixTree) -> deque[EntryNode]:
+    """The most recent first. A node is never used later than those before it, and comes after them."""
+    recent = [node for node in tree.nodes() if node.used_at >= moment]
+    return deque(sorted(recent, key=lambda node: -node.used_at))
 
 
 def _is_in_file(node: EntryNode) -> bool:

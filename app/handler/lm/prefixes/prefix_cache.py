@@ -36,6 +36,8 @@ _MOST_NODE_TOKENS = 256
 # What was never hit may keep this part of the budget however much of the rest is in use.
 _COLD_SHARE = 0.1
 _NEARLY_FULL_SHARE = 0.8
+# Of the budget, for what nobody has asked for yet.
+_AHEAD_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,18 @@ class PrefixCache:
         if (node := self._victim(set(), self.limits.max_bytes * _COLD_SHARE)) is not None:
             self._disk.spill(node, most_files=1)
 
+    def read_ahead(self) -> bool:
+        """Read a file that an earlier run left, before it is asked for; whether there was one, and room for it."""
+        node = self._disk.next_ahead() if self._disk is not None else None
+        if self._disk is None or node is None or not self._has_room_ahead(node):
+            return False
+        try:
+            self._disk.load(node, is_ahead=True)
+        except Exception:
+            logger.exception("a broken entry of the prefix cache is dropped")
+            self._tree.forget(node)
+        return True
+
     def clear(self) -> None:
         """Drop everything, on disk too."""
         self._tree.clear()
@@ -261,6 +275,13 @@ class PrefixCache:
     def _is_over(self) -> bool:
         most = self.limits.max_sequences
         return self.num_bytes > self.limits.max_bytes or (most is not None and self.num_sequences > most)
+
+    def _has_room_ahead(self, node: EntryNode) -> bool:
+        file, most = entry_of(node).file, self.limits.max_sequences
+        size = file.num_bytes if file is not None else 0
+        return self.num_bytes + size <= _AHEAD_SHARE * self.limits.max_bytes and (
+            most is None or self.num_sequences < most
+        )
 
     def _victim(self, spare: set[EntryNode], cold_floor: float) -> EntryNode | None:
         recency = self._tree.recency

@@ -105,16 +105,18 @@ class Recency(Generic[SegmentT]):
             one.used_at = now
             self.add(one)
 
-    def add(self, node: Node[SegmentT]) -> None:
-        """A node is the most recent, if it is in memory."""
+    def add(self, node: Node[SegmentT], *, is_oldest: bool = False) -> None:
+        """A node is the most recent, or the least, if it is in memory."""
         if node.segment is None or not node.segment.is_in_memory:
             return
         size = node.segment.num_bytes
         if node.was_hit:
             self._warm[node] = None
+            self._warm.move_to_end(node, last=not is_oldest)
             self.num_warm_bytes += size
         else:
             self._cold[node] = None
+            self._cold.move_to_end(node, last=not is_oldest)
             self.num_cold_bytes += size
 
     def discard(self, node: Node[SegmentT]) -> None:

@@ -49,6 +49,8 @@ class CacheUpkeep:
     def rest(self, idle_s: float) -> float | None:
         """See `Handler.rest`."""
         self.work()
+        if self._prefixes.read_ahead():
+            return 0.0
         is_writing = self._prefixes.collect()
         # What is being written is not free yet.
         pauses = [self._freed_memory.give_back(0.0 if is_writing else idle_s)]
