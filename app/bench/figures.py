@@ -33,7 +33,7 @@ class LoadRound:
 
 @dataclass(frozen=True, slots=True)
 class PrefixFigures:
-    """A conversation: its first turn, its second, and the second's new words as a prompt of their own."""
+    """A conversation: its first turn, its second, and as many new tokens as a prompt of their own."""
 
     first_turn_ttft_s: float
     second_turn_ttft_s: float

@@ -57,7 +57,7 @@ def _scaling(figures: Figures) -> Iterator[Ratio]:
 
 
 def _prefix(figures: Figures) -> Iterator[Ratio]:
-    title = "second turn / its new words alone"
+    title = "second turn / as many new tokens alone"
     it, later = figures.prefix, figures.prefix_after_restart
     value = it and _over(it.second_turn_ttft_s, it.new_tokens_ttft_s)
     yield Ratio("prefix", f"time to first token: {title}", "lower", value)

@@ -82,9 +82,12 @@ async def first_turn(server: Server, prompts: Prompts) -> Conversation:
 
 
 async def second_turn(server: Server, prompts: Prompts, conversation: Conversation) -> PrefixFigures:
-    """Go on with it, and ask the like of the new words alone."""
+    """Go on with it, and ask as many new tokens alone."""
     alone = await server.stream(asking(prompts.words(NEW_WORDS)), _FEW_TOKENS)
     second = await server.stream([*conversation.messages, *asking(prompts.words(NEW_WORDS))], _FEW_TOKENS)
+    # The second turn has more than its words to compute: what ends the answer before, and begins a message.
+    if (num_more := second.num_new_tokens - alone.num_new_tokens) > 0:
+        alone = await server.stream(asking(prompts.words(NEW_WORDS + num_more)), _FEW_TOKENS)
     asked, cached = second.num_prompt_tokens, second.num_cached_tokens
     return PrefixFigures(
         first_turn_ttft_s=conversation.first_turn.ttft_s,

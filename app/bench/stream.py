@@ -38,6 +38,13 @@ class Stream:
         return [after - before for before, after in pairwise(self.times_s) if after > before]
 
     @property
+    def num_new_tokens(self) -> int:
+        """Of the prompt, those that were in no cache; 0 where the server does not say."""
+        if self.num_prompt_tokens is None or self.num_cached_tokens is None:
+            return 0
+        return self.num_prompt_tokens - self.num_cached_tokens
+
+    @property
     def tokens_per_s(self) -> float | None:
         """From the first arrival on."""
         return decode_rate([self])
