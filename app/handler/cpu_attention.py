@@ -25,6 +25,8 @@ _BLOCK_SCORES: Final = 131_072
 _MOST_THREADS: Final = 16
 # What is masked. A row that may see nothing weighs all alike, as in MLX, and is no NaN.
 _LOWEST: Final = np.finfo(np.float32).min
+# Powers of e up to here, and all that matter beside the least of them, are numbers as they are.
+_MOST_AS_IS: Final = 40.0
 
 _mlx_attention = mx.fast.scaled_dot_product_attention
 
@@ -208,10 +210,14 @@ def _compute_block(inputs: _Inputs, block: _Block) -> None:
     for places, k, _ in seen:
         np.matmul(q, k.swapaxes(-1, -2), out=scores[..., places])
     _mask(scores.reshape(rows, heads, shared, tokens, end), inputs, block)
-    scores -= np.maximum(scores.max(axis=-1, keepdims=True), _LOWEST)
+    highest = np.maximum(scores.max(axis=-1, keepdims=True), _LOWEST)
+    # As with most models: the result is the same, and a look at all scores is spared.
+    if not np.abs(highest).max() <= _MOST_AS_IS:
+        scores -= highest
     np.exp(scores, out=scores)
     sought = sum(np.matmul(scores[..., places], v) for places, _, v in seen)
-    sought /= scores.sum(axis=-1, keepdims=True)
+    # BLAS adds faster than `sum`.
+    sought /= np.matmul(scores, np.ones((end, 1), np.float32))
     inputs.out[block.batch, block.heads, :, block.tokens] = sought.reshape(rows, heads, shared, tokens, -1)
 
 

@@ -72,6 +72,15 @@ def test_it_gives_what_mlx_gives(
     assert mx.allclose(ours, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
+@pytest.mark.parametrize("size", [1e-3, 10.0, 100.0, 1e4])
+@pytest.mark.parametrize("shift", [0.0, -300.0, 300.0])
+def test_scores_may_be_of_any_size(attention: CpuAttention, size: float, shift: float) -> None:
+    q, k, v = inputs(7)
+    bias = mx.full((7, POSITIONS), shift)
+    expected = _mlx_attention(size * q, k, v, scale=0.3, mask=bias)
+    assert mx.allclose(attention(size * q, k, v, scale=0.3, mask=bias), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_what_goes_in_is_left_as_it_was(attention: CpuAttention) -> None:
     arrays = inputs(7)
     before = [mx.array(array) for array in arrays]
