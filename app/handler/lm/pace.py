@@ -5,7 +5,7 @@ from app.handler.lm.pass_cost import FEWEST_TOKENS, PassCost
 # A chunk may take as long as this many decode steps: with the step after it, or in it, a running stream's gap grows to
 # about 7 of its usual ones.
 _STEPS_PER_CHUNK = 6.0
-_STEPS_PER_MIXED_PASS = 7.0
+_STEPS_PER_MIXED_PASS = 7.3
 # Where even the shortest pass takes longer than that, shorter passes would only hold the stream up more often.
 _SHORTEST_PASSES_PER_CHUNK = 2.0
 # A pass that holds up no stream may take so long: who comes meanwhile waits for its end, and so does a cancellation.

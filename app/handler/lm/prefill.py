@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from math import isqrt
+from math import ceil, isqrt
 
 import mlx.core as mx
 from loguru import logger
@@ -87,7 +87,7 @@ class PrefillLine:
             return None
         if len(group) == 1:
             # Of several, each is fed to its end.
-            num_tokens = self._context_cost.affordable(group[0].num_prefilled, num_tokens)
+            num_tokens = self._evenly(group[0], num_tokens, has_last=leads(group[0]))
         tokens = [prompt.next_tokens(self._up_to_checkpoint(prompt, num_tokens)) for prompt in group]
         has_lead = bool(group) and leads(group[0]) and len(tokens[0]) == group[0].num_left
         if has_lead:
@@ -203,6 +203,17 @@ class PrefillLine:
             longest = wider
             group.append(prompt)
         return group
+
+    def _evenly(self, prompt: Prompt, most_cost: int, *, has_last: bool) -> int:
+        """How many tokens the prompt's next pass may have, so that all that are left cost alike: no stream waits longer
+        for one of them because another is short.
+        """
+        most_tokens = self._context_cost.affordable(prompt.num_prefilled, most_cost)
+        if self._most_tokens(prompt, most_tokens) < most_tokens:
+            return most_tokens
+        left = self._context_cost.of(prompt.num_prefilled, prompt.num_left + has_last)
+        num_passes = max(1, ceil(left / most_cost))
+        return self._context_cost.affordable(prompt.num_prefilled, ceil(left / num_passes))
 
     def _loads_some(self, prompt: Prompt) -> bool:
         """Read a part of what is kept of the prompt on disk; whether there was any.

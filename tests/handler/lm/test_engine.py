@@ -169,12 +169,12 @@ class TestPrefill:
         test = bench(llama, cache_bytes=0)
         test.add(0, [7] * 42, 3)
         test.engine.turn()
-        assert test.log.events[0] == [Started(42), PrefillProgress(32, 42)]
+        assert test.log.events[0] == [Started(42), PrefillProgress(21, 42)]
         # Fewer tokens than the first has left: it goes first.
         test.add(1, [8] * 6, 3)
         test.run()
         progress = [event for event in test.log.events[0] if isinstance(event, PrefillProgress)]
-        assert progress == [PrefillProgress(32, 42), PrefillProgress(41, 42)]
+        assert progress == [PrefillProgress(21, 42), PrefillProgress(41, 42)]
         assert test.log.completion(1).text == test.reference([8] * 6, 3)
 
     def test_progress_counts_all_but_the_last_token(self, llama: Loaded) -> None:
@@ -184,10 +184,23 @@ class TestPrefill:
         check_order(test.log.events[0])
         assert test.log.events[0][:4] == [
             Started(80),
-            PrefillProgress(32, 80),
-            PrefillProgress(64, 80),
+            PrefillProgress(27, 80),
+            PrefillProgress(54, 80),
             PrefillProgress(79, 80),
         ]
+
+    @pytest.mark.parametrize("num_tokens", [32, 33, 63, 65, 100, 257])
+    def test_passes_are_as_few_as_can_be_and_alike(self, llama: Loaded, num_tokens: int) -> None:
+        test = bench(llama)
+        test.add(0, prompt := list(range(3, 3 + num_tokens)), 3)
+        test.run()
+        ends = [event.done for event in test.log.events[0] if isinstance(event, PrefillProgress)]
+        # The last token is in the last pass.
+        sizes = [stop - start for start, stop in itertools.pairwise([0, *ends[:-1], num_tokens])]
+        assert len(sizes) == -(-num_tokens // 32)
+        assert max(sizes) <= 32
+        assert max(sizes) - min(sizes) <= len(sizes)
+        assert test.log.completion(0).text == test.reference(prompt, 3)
 
     def test_passes_get_shorter_where_the_scores_of_attention_are_kept(self, llama: Loaded) -> None:
         test = bench(llama, max_pairs=800)

@@ -69,7 +69,8 @@ def test_a_cancelled_row_leaves_what_it_has_computed(batched: Loaded) -> None:
     test.engine.cancel(0)
     ask(test, 1, prompt)
     test.run()
-    assert cached(test, 1) >= 5 * 32 - 1
+    # Thirteen passes of at most 32 tokens, and about as long each.
+    assert cached(test, 1) >= 5 * 30
     assert test.log.completion(1).text == test.reference(prompt, 12)
 
 
