@@ -44,28 +44,10 @@ def use_fast_attention() -> None:
         mx.fast.scaled_dot_product_attention = CpuAttention(_num_threads())
 
 
-def takes_parts(dtype: mx.Dtype) -> bool:
-    """Whether attention looks at what `joined` gives where it lies."""
-    return isinstance(mx.fast.scaled_dot_product_attention, CpuAttention) and dtype == mx.float32
-
-
-def joined(parts: Sequence[Part]) -> Part:
-    """All parts as one. It is only computed if anything but our attention, and that before the next call, wants it."""
-    whole = mx.concatenate([k for k, _ in parts], axis=2), mx.concatenate([v for _, v in parts], axis=2)
-    _newest[:] = [(whole, parts)]
-    return whole
-
-
-# What was joined last, and of what.
-_newest: list[tuple[Part, Sequence[Part]]] = []
-
-
-def _parts_of(k: mx.array, v: mx.array) -> Sequence[Part]:
-    if _newest:
-        (keys, values), parts = _newest.pop()
-        if keys is k and values is v:
-            return parts
-    return [(k, v)]
+def fast_attention() -> "CpuAttention | None":
+    """What the models of this process use, if it is ours."""
+    used = mx.fast.scaled_dot_product_attention
+    return used if isinstance(used, CpuAttention) else None
 
 
 def _num_threads() -> int:
@@ -115,6 +97,8 @@ class CpuAttention:
 
     def __init__(self, num_threads: int) -> None:
         self._num_threads = num_threads
+        # What was joined last, and of what.
+        self._newest: tuple[Part, Sequence[Part]] | None = None
         self._others = ThreadPoolExecutor(max(1, num_threads - 1), thread_name_prefix="attention")
 
     def __call__(
@@ -133,7 +117,7 @@ class CpuAttention:
         is_usual = q.dtype == k.dtype == v.dtype == mx.float32 and q.shape[2] <= k.shape[2]
         if num_scores < _FEWEST_SCORES or not is_usual or not _is_known(mask) or sinks is not None or others:
             return _mlx_attention(q, k, v, scale=scale, mask=mask, sinks=sinks, **others)
-        parts = _parts_of(k, v)
+        parts = self._parts_of(k, v)
         try:
             mx.eval(q, parts, mask if isinstance(mask, mx.array) else [])
         except ValueError:
@@ -148,6 +132,16 @@ class CpuAttention:
         for share in waiting:
             share.result()
         return mx.array(inputs.out.reshape(*q.shape[:3], v.shape[3]))
+
+    def joined(self, parts: Sequence[Part]) -> Part:
+        """All parts as one. It is computed only if something else than the next call of this looks at it."""
+        whole = mx.concatenate([k for k, _ in parts], axis=2), mx.concatenate([v for _, v in parts], axis=2)
+        self._newest = whole, parts
+        return whole
+
+    def _parts_of(self, k: mx.array, v: mx.array) -> Sequence[Part]:
+        newest, self._newest = self._newest, None
+        return newest[1] if newest is not None and newest[0][0] is k and newest[0][1] is v else [(k, v)]
 
 
 def _is_known(mask: mx.array | str | None) -> bool:

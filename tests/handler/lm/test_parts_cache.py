@@ -126,7 +126,7 @@ def test_prefill_copies_nothing_that_was_kept(attention: CpuAttention) -> None:
     kept = [(mx.random.normal((1, heads, num_kept, size)), mx.random.normal((1, heads, num_kept, size)))]
     new = mx.random.normal((3, 1, heads, 20, size))
     mx.eval(kept, new)
-    cache = PartsCache(kept, room=64)
+    cache = PartsCache(attention, kept, room=64)
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     keys, values = cache.update_and_fetch(new[0], new[1])
@@ -139,11 +139,11 @@ def test_prefill_copies_nothing_that_was_kept(attention: CpuAttention) -> None:
     assert mx.get_active_memory() - before > 2 * kept[0][0].nbytes
 
 
-def test_what_anybody_else_does_with_the_whole_is_right() -> None:
+def test_what_anybody_else_does_with_the_whole_is_right(attention: CpuAttention) -> None:
     """Attention is only told of the newest: what it is not asked about, or comes late, is computed."""
     kept = [(mx.random.normal((1, 2, 40, 16)), mx.random.normal((1, 2, 40, 16)))]
     new = mx.random.normal((3, 1, 2, 20, 16))
-    first, second = PartsCache(kept, room=0), PartsCache(kept[:1] * 2, room=0)
+    first, second = PartsCache(attention, kept, room=0), PartsCache(attention, kept[:1] * 2, room=0)
     early = first.update_and_fetch(new[0], new[1])
     late = second.update_and_fetch(new[0], new[1])
     for keys, values in (early, late):

@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlx_lm.generate import _extend_cache, _merge_caches  # pyright: ignore[reportPrivateUsage]
 from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 
-from app.handler.cpu_attention import takes_parts
+from app.handler.cpu_attention import fast_attention
 from app.handler.lm.kv.parts_cache import PartsCache, with_room
 from app.handler.lm.kv.quantized_cache import QuantizedCache
 from app.handler.lm.kv.window_cache import WindowCache
@@ -177,6 +177,7 @@ def restored(
 
     `segments` follow each other; of each there is a span for every layer that can be cut, and none is changed later.
     """
+    attention = fast_attention()
     # Of each layer, the parts that follow each other.
     left_spans, left_checkpoint = iter(zip(*segments, strict=True)), iter(checkpoint or [])
 
@@ -187,8 +188,8 @@ def restored(
             # A copy: the arrays of a cache are changed in place when it is used.
             return copy.deepcopy(next(left_checkpoint))
         parts: tuple[Any, ...] = next(left_spans)
-        if not isinstance(like, QuantizedCache) and takes_parts(parts[0][0].dtype):
-            return PartsCache(parts, room)
+        if attention is not None and not isinstance(like, QuantizedCache) and parts[0][0].dtype == mx.float32:
+            return PartsCache(attention, parts, room)
         arrays = tuple(with_room(several, room) for several in zip(*parts, strict=True))
         if isinstance(like, QuantizedCache):
             return like.filled(arrays, num_tokens)

@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
-from app.handler.cpu_attention import Part, joined
+from app.handler.cpu_attention import CpuAttention, Part
 
 # After the first pass, fewer tokens than this are decoded ones, or soon followed by such: one array is faster.
 _FEWEST_TOKENS = 16
@@ -19,11 +19,12 @@ class PartsCache(KVCache):
     which stay as they are, with `room` for so many after them in the copy. Owned by the worker's main thread.
     """
 
-    def __init__(self, kept: Sequence[Part], room: int) -> None:
+    def __init__(self, attention: CpuAttention, kept: Sequence[Part], room: int) -> None:
         # What it holds as long as it is in parts: `kept` and its own; none once they are joined.
         self._kept: Sequence[Part] = ()
         super().__init__()
         self._kept = kept
+        self._attention = attention
         self._room = room
         self._own: Any = KVCache()
         self._num_kept = sum(keys.shape[2] for keys, _ in kept)
@@ -58,7 +59,7 @@ class PartsCache(KVCache):
         if not self._kept or is_decoding:
             return super().update_and_fetch(keys, values)
         self.offset += num_tokens
-        return joined([*self._kept, self._own.update_and_fetch(keys, values)])
+        return self._attention.joined([*self._kept, self._own.update_and_fetch(keys, values)])
 
     def span(self, start: int, stop: int) -> Part:
         """Keys and values of the tokens `start` to `stop`, to read."""
