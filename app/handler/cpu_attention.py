@@ -113,11 +113,11 @@ class CpuAttention:
         **others: Any,
     ) -> mx.array:
         """As MLX's: q is (batch, heads, tokens, size), k and v (batch, key heads, positions, size)."""
+        parts = self._parts_of(k, v)
         num_scores = q.size // q.shape[3] * k.shape[2]
         is_usual = q.dtype == k.dtype == v.dtype == mx.float32 and q.shape[2] <= k.shape[2]
         if num_scores < _FEWEST_SCORES or not is_usual or not _is_known(mask) or sinks is not None or others:
             return _mlx_attention(q, k, v, scale=scale, mask=mask, sinks=sinks, **others)
-        parts = self._parts_of(k, v)
         try:
             mx.eval(q, parts, mask if isinstance(mask, mx.array) else [])
         except ValueError:
@@ -136,8 +136,12 @@ class CpuAttention:
     def joined(self, parts: Sequence[Part]) -> Part:
         """All parts as one. It is computed only if something else than the next call of this looks at it."""
         whole = mx.concatenate([k for k, _ in parts], axis=2), mx.concatenate([v for _, v in parts], axis=2)
-        self._newest = whole, parts
+        self._newest = whole, tuple(parts)
         return whole
+
+    def forget(self) -> None:
+        """Let go of what was joined last."""
+        self._newest = None
 
     def _parts_of(self, k: mx.array, v: mx.array) -> Sequence[Part]:
         newest, self._newest = self._newest, None

@@ -7,7 +7,7 @@ Source: https://arxiv.org/abs/2308.16369
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -115,11 +115,21 @@ def _agrees(form: CacheForm, mixed: MixedPass) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _PerPart:
-    """Something of a layer for each part of a pass, handed through the model as if it were one array for all."""
+class _Masks:
+    """What the tokens of each part may look at, handed through the model as if it were one array for all."""
+
+    values: list[Any]
+
+
+@dataclass(slots=True)
+class _Added:
+    """In place of a layer's keys, as `_Masks` of its mask: keys and values to add to each part's cache, and `whole`,
+    what that holds once they are. A model may look at one layer's from several.
+    """
 
     layer: "_MixedLayer"
-    values: list[Any]
+    values: list[tuple[mx.array, mx.array]]
+    whole: list[tuple[Any, Any]] = field(default_factory=list[tuple[Any, Any]])
 
 
 class _MixedLayer:
@@ -130,16 +140,16 @@ class _MixedLayer:
         self.layers = layers
         self.offset = offset
 
-    def make_mask(self, num_tokens: int, **options: Any) -> _PerPart:
+    def make_mask(self, num_tokens: int, **options: Any) -> _Masks:
         """What the tokens of each part may look at."""
         masks = [
             layer.make_mask(part.num_tokens, **options) for part, layer in zip(self.parts, self.layers, strict=True)
         ]
-        return _PerPart(self, masks)
+        return _Masks(masks)
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[_PerPart, mx.array]:
-        """What each part's cache is to be given: arrays of shape (all tokens, heads, 1, size)."""
-        return _PerPart(self, list(zip(self.split(keys), self.split(values), strict=True))), values
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[_Added, mx.array]:
+        """What each part's cache is to be given, from arrays of shape (all tokens, heads, 1, size)."""
+        return _Added(self, list(zip(self.split(keys), self.split(values), strict=True))), values
 
     def split(self, array: mx.array) -> list[mx.array]:
         """Of each part, as attention has it: (rows, heads, tokens, size)."""
@@ -153,11 +163,13 @@ class _MixedLayer:
             start = stop
         return pieces
 
-    def attend(self, queries: mx.array, added: _PerPart, mask: _PerPart, **options: Any) -> mx.array:
+    def attend(self, queries: mx.array, added: _Added, mask: _Masks, **options: Any) -> mx.array:
         """Attention of each part by itself, shape (all tokens, heads, 1, size), with its tokens added to its cache."""
         sought: list[mx.array] = []
-        for own, news, layer, own_mask in zip(self.split(queries), added.values, self.layers, mask.values, strict=True):
-            keys, values = layer.update_and_fetch(*news)
+        for place, (own, layer, own_mask) in enumerate(zip(self.split(queries), self.layers, mask.values, strict=True)):
+            if place == len(added.whole):
+                added.whole.append(layer.update_and_fetch(*added.values[place]))
+            keys, values = added.whole[place]
             sought.append(scaled_dot_product_attention(own, keys, values, cache=layer, mask=own_mask, **options))
         heads = queries.shape[1]
         return mx.concatenate([one.swapaxes(1, 2).reshape(-1, heads, 1, one.shape[-1]) for one in sought])
@@ -181,9 +193,9 @@ def _attention_by_parts() -> Generator[None]:
     plain = mx.fast.scaled_dot_product_attention
 
     def attention(queries: mx.array, keys: Any, values: Any, *, mask: Any = None, **options: Any) -> mx.array:
-        if not isinstance(keys, _PerPart):
+        if not isinstance(keys, _Added):
             return plain(queries, keys, values, mask=mask, **options)
-        if not isinstance(mask, _PerPart):
+        if not isinstance(mask, _Masks):
             raise ValueError("the model has a mask of its own")
         return keys.layer.attend(queries, keys, mask, **options)
 

@@ -208,12 +208,16 @@ class PrefillLine:
         """How many tokens the prompt's next pass may have, so that all that are left cost alike: no stream waits longer
         for one of them because another is short.
         """
-        most_tokens = self._context_cost.affordable(prompt.num_prefilled, most_cost)
+        start = prompt.num_prefilled
+        most_tokens = self._context_cost.affordable(start, most_cost)
         if self._most_tokens(prompt, most_tokens) < most_tokens:
             return most_tokens
-        left = self._context_cost.of(prompt.num_prefilled, prompt.num_left + has_last)
-        num_passes = max(1, ceil(left / most_cost))
-        return self._context_cost.affordable(prompt.num_prefilled, ceil(left / num_passes))
+        checkpoint = self._next_checkpoint(prompt, start + 1)
+        num_left = prompt.num_left + has_last if checkpoint is None else checkpoint - start
+        left = self._context_cost.of(start, num_left)
+        even = self._context_cost.affordable(start, ceil(left / max(1, ceil(left / most_cost))))
+        # Parts of a token, left over from each, would make for a pass more in the end.
+        return min(most_tokens, even + (self._context_cost.even_at is not None))
 
     def _loads_some(self, prompt: Prompt) -> bool:
         """Read a part of what is kept of the prompt on disk; whether there was any.

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from app.core.events import PrefillProgress, Started, TextDelta
+from app.handler.lm.context_cost import ContextCost
+from app.handler.lm.prompts.prompt import PreparedGeneration
 from tests.fixtures.driving import check_order, run
-from tests.fixtures.engine_bench import NUM_TOKENS, Bench, bench, counts, prompts
+from tests.fixtures.engine_bench import GREEDY, NUM_TOKENS, PREFILL, Bench, bench, counts, prompts
 from tests.fixtures.tiny_lm import Loaded, load_folder
 
 
@@ -201,6 +203,38 @@ class TestPrefill:
         assert max(sizes) <= 32
         assert max(sizes) - min(sizes) <= len(sizes)
         assert test.log.completion(0).text == test.reference(prompt, 3)
+
+    @pytest.mark.parametrize("num_tokens", [172, 200, 255])
+    def test_passes_that_see_more_are_shorter_and_no_more_than_they_have_to_be(
+        self, llama: Loaded, num_tokens: int
+    ) -> None:
+        cost = ContextCost(even_at=200.0)
+        test = bench(llama, context_cost=cost)
+        test.add(0, list(range(3, 3 + num_tokens)), 1)
+        test.run()
+        ends = [event.done for event in test.log.events[0] if isinstance(event, PrefillProgress)]
+        bounds = [0, *ends[:-1], num_tokens]
+        costs = [cost.of(start, stop - start) for start, stop in itertools.pairwise(bounds)]
+        assert max(costs) <= PREFILL
+        fewest, done = 0, 0
+        while done < num_tokens:
+            done += cost.affordable(done, PREFILL)
+            fewest += 1
+        assert len(costs) == fewest
+        assert min(costs) > max(costs) / 2
+
+    def test_passes_that_end_where_a_message_does_are_no_more_than_they_have_to_be(
+        self, model_folder: Callable[[str], Path]
+    ) -> None:
+        test = bench(load_folder(model_folder("lfm2")))
+        prompt = list(range(3, 3 + 290))
+        test.add_asking(0, PreparedGeneration(prompt, 1, GREEDY, message_ends=(265,)))
+        test.run()
+        ends = [event.done for event in test.log.events[0] if isinstance(event, PrefillProgress)]
+        assert 265 in ends
+        assert len(ends) == -(-265 // PREFILL) + 1
+        sizes = [stop - start for start, stop in itertools.pairwise([0, *ends[:-1]])]
+        assert max(sizes) - min(sizes) <= len(sizes)
 
     def test_passes_get_shorter_where_the_scores_of_attention_are_kept(self, llama: Loaded) -> None:
         test = bench(llama, max_pairs=800)

@@ -15,7 +15,7 @@ from app.handler.lm.mixed_pass import Fed, MixedPass, open_mixed_pass
 from app.handler.lm.prompts.prompt import PreparedGeneration
 from app.handler.lm.sampling.parameters import SamplingParameters
 from app.handler.lm.tail import Tail, open_tail
-from tests.fixtures import odd_models
+from tests.fixtures import odd_models, tiny_lm
 from tests.fixtures.engine_bench import NUM_TOKENS, Bench, bench, prompts
 from tests.fixtures.tiny_lm import Loaded, load_folder
 
@@ -53,6 +53,13 @@ class Blurred(nn.Module):
     def __call__(self, inputs: mx.array, cache: Cache | None = None) -> mx.array:
         given = self.body(inputs, cache)
         return given + given.mean(axis=0, keepdims=True)
+
+
+def test_layers_may_look_at_the_keys_of_another(tmp_path: Path) -> None:
+    form = CacheForm(load_folder(tiny_lm.gemma4(tmp_path / "model")).model)
+    layers: Any = form.model.layers
+    assert len(form.new()) < len(layers)
+    assert mixed(form) is not None
 
 
 def test_every_kind_of_keys_and_values_can(any_mixing_form: CacheForm) -> None:

@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
 from app.handler.lm.kv.cache_form import CacheForm
@@ -86,6 +87,26 @@ def test_no_more_sequences_are_read_than_there_may_be(plain_form: CacheForm, tmp
     assert kept.num_sequences == 2
     assert kept.counts.evictions == 0
     kept.close()
+
+
+def test_the_last_sequence_that_there_may_be_is_read_to_its_end(plain_form: CacheForm, tmp_path: Path) -> None:
+    long = tokens_of(7, 600)
+    left(plain_form, tmp_path, [PROMPTS[0], long])
+    kept = new_cache(plain_form, max_sequences=1, files=open_files(tmp_path))
+    while kept.read_ahead():
+        pass
+    assert kept.num_sequences == 1
+    assert in_memory(kept, [long]) == [True]
+    kept.close()
+
+
+def test_memory_that_reading_has_freed_is_given_back(plain_form: CacheForm, tmp_path: Path) -> None:
+    left(plain_form, tmp_path, PROMPTS)
+    upkeep = CacheUpkeep(new_cache(plain_form, files=open_files(tmp_path)))
+    while upkeep.rest(2.0) == 0.0:
+        mx.eval(mx.zeros((1 << 20,)))
+    assert mx.get_cache_memory() == 0
+    upkeep.close()
 
 
 def test_what_was_read_ahead_goes_first(plain_form: CacheForm, tmp_path: Path) -> None:

@@ -8,25 +8,22 @@ from mlx_lm.models.cache import KVCache
 
 from app.handler.cpu_attention import CpuAttention, Part
 
-# After the first pass, fewer tokens than this are decoded ones, or soon followed by such: one array is faster.
-_FEWEST_TOKENS = 16
-
 
 class PartsCache(KVCache):
     """To models and to mlx_lm a `KVCache`, whose arrays are joined when somebody asks for them.
 
-    Prefill does not: so the first token need not wait for the copy. `kept` are keys and values of the tokens before,
-    which stay as they are, with `room` for so many after them in the copy. Owned by the worker's main thread.
+    The first pass of several tokens does not, if our attention is all that looks at them: so the first token need not
+    wait for the copy. `kept` are keys and values of the tokens before, which stay as they are, with `room` for so many
+    after them in the copy. Owned by the worker's main thread.
     """
 
     def __init__(self, attention: CpuAttention, kept: Sequence[Part], room: int) -> None:
-        # What it holds as long as it is in parts: `kept` and its own; none once they are joined.
-        self._kept: Sequence[Part] = ()
+        # With those of the first pass as the last; none once they are joined.
+        self._parts: list[Part] = []
         super().__init__()
-        self._kept = kept
+        self._parts = list(kept)
         self._attention = attention
         self._room = room
-        self._own: Any = KVCache()
         self._num_kept = sum(keys.shape[2] for keys, _ in kept)
         self.offset = self._num_kept
 
@@ -54,24 +51,25 @@ class PartsCache(KVCache):
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
         """Add tokens, arrays of shape (1, heads, tokens, size); gives all there are."""
-        num_tokens = keys.shape[2]
-        is_decoding = num_tokens == 1 or (self._own.offset > 0 and num_tokens < _FEWEST_TOKENS)
-        if not self._kept or is_decoding:
+        is_first_pass = self.offset == self._num_kept and keys.shape[2] > 1
+        if not self._parts or not is_first_pass:
             return super().update_and_fetch(keys, values)
-        self.offset += num_tokens
-        return self._attention.joined([*self._kept, self._own.update_and_fetch(keys, values)])
+        self.offset += keys.shape[2]
+        self._parts.append((keys, values))
+        return self._attention.joined(self._parts)
 
     def span(self, start: int, stop: int) -> Part:
         """Keys and values of the tokens `start` to `stop`, to read."""
-        if not self._kept or start < self._num_kept:
+        if not self._parts or start < self._num_kept:
             return self.keys[:, :, start:stop], self.values[:, :, start:stop]
         places = slice(start - self._num_kept, stop - self._num_kept)
-        return self._own.keys[:, :, places], self._own.values[:, :, places]
+        keys, values = self._parts[-1]
+        return keys[:, :, places], values[:, :, places]
 
     @property
     def state(self) -> Any:
         """What is to be computed before others use it."""
-        return self._own.state if self._kept else (self._keys, self._values, self.offset)
+        return self._parts or (self._keys, self._values, self.offset)
 
     @state.setter
     def state(self, v: Any) -> None:
@@ -80,9 +78,10 @@ class PartsCache(KVCache):
     @property
     def nbytes(self) -> int:
         """What it takes, or will when it is joined."""
-        if not self._kept:
+        if not self._parts:
             return int(self._keys.nbytes + self._values.nbytes) if self._keys is not None else 0
-        return self._own.nbytes + sum(keys.nbytes + values.nbytes for keys, values in self._kept)
+        num_bytes = sum(keys.nbytes + values.nbytes for keys, values in self._parts)
+        return num_bytes * max(self._num_kept + self._room, self.offset) // self.offset
 
     def trim(self, n: int) -> int:
         """Take the last tokens back out; gives their number."""
@@ -90,16 +89,13 @@ class PartsCache(KVCache):
         return super().trim(n)
 
     def _join(self) -> None:
-        if not self._kept:
+        if not self._parts:
             return
-        kept, self._kept = self._kept, ()
-        parts = list(kept)
-        if num_own := self.offset - self._num_kept:
-            parts.append((self._own.keys[:, :, :num_own], self._own.values[:, :, :num_own]))
-        room = max(0, self._room - num_own)
+        parts, self._parts = self._parts, []
+        room = max(0, self._num_kept + self._room - self.offset)
         keys, values = zip(*parts, strict=True)
         self._keys, self._values = with_room(keys, room), with_room(values, room)
-        self._own = KVCache()
+        self._attention.forget()
 
 
 def with_room(arrays: Sequence[mx.array], room: int) -> mx.array:

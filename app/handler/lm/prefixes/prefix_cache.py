@@ -277,11 +277,12 @@ class PrefixCache:
         return self.num_bytes > self.limits.max_bytes or (most is not None and self.num_sequences > most)
 
     def _has_room_ahead(self, node: EntryNode) -> bool:
-        file, most = entry_of(node).file, self.limits.max_sequences
+        file, most, before = entry_of(node).file, self.limits.max_sequences, node.parent
         size = file.num_bytes if file is not None else 0
-        return self.num_bytes + size <= _AHEAD_SHARE * self.limits.max_bytes and (
-            most is None or self.num_sequences < most
-        )
+        if self.num_bytes + size > _AHEAD_SHARE * self.limits.max_bytes:
+            return False
+        is_longer = before is not None and before.parent is not None and _ends_in_memory(before)
+        return most is None or is_longer or self.num_sequences < most
 
     def _victim(self, spare: set[EntryNode], cold_floor: float) -> EntryNode | None:
         recency = self._tree.recency

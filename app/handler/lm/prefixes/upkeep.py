@@ -50,6 +50,7 @@ class CacheUpkeep:
         """See `Handler.rest`."""
         self.work()
         if self._prefixes.read_ahead():
+            self._freed_memory.give_back(0.0)
             return 0.0
         is_writing = self._prefixes.collect()
         # What is being written is not free yet.
