@@ -33,19 +33,25 @@ async def get_cache_stats(request: Request, model: ModelName = None) -> CacheSta
 @router.delete("/v1/cache")
 @router.delete("/cache", include_in_schema=False)
 async def clear_caches(request: Request, model: ModelName = None) -> ClearedCachesReply:
-    """Drop what the caches keep, of prompts and of media, in memory and on disk; says how much that was."""
+    """Drop what the caches keep, of prompts and of media, in memory and on disk; says how much that was.
+
+    409 names a model that may keep something on disk and is not ready, when all others are through.
+    """
     models = await _inspect(context_of(request).registry, model, FreedCache, clears=True)
     return ClearedCachesReply(status="ok", freed=_total(FreedCache, models.values()), models=models)
 
 
 async def _inspect(registry: Registry, name: str | None, schema: type[ModelT], *, clears: bool) -> dict[str, ModelT]:
     chosen = _chosen(registry, name)
-    found = await asyncio.gather(*(model.inspect(clears=clears) for model in chosen.values()))
-    fields = schema.model_fields
-    return {
-        name: schema(**{field: value for field, value in msgspec.structs.asdict(stats).items() if field in fields})
-        for name, stats in zip(chosen, found, strict=True)
-    }
+    inspections = (model.inspect(clears=clears) for model in chosen.values())
+    found: dict[str, ModelT] = {}
+    # Whichever fails, all are through.
+    for key, stats in zip(chosen, await asyncio.gather(*inspections, return_exceptions=True), strict=True):
+        if isinstance(stats, BaseException):
+            raise stats
+        values = msgspec.structs.asdict(stats)
+        found[key] = schema(**{field: values[field] for field in schema.model_fields if field in values})
+    return found
 
 
 def _chosen(registry: Registry, name: str | None) -> dict[str, ServedModel]:

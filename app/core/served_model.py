@@ -99,9 +99,15 @@ class ServedModel:
     async def inspect(self, *, clears: bool = False) -> frames.CacheStats:
         """How the caches are, before they are emptied if `clears`; all zeros while there is no worker to ask.
 
-        Asked past the line: it is answered while every slot is taken. Errors: ModelUnavailable.
+        Asked past the line: it is answered while every slot is taken. Errors: ModelUnavailable; Conflict where there
+        may be files to be removed and no worker that knows them.
         """
         if self.life.worker is None or self.state != "ready":
+            if clears and self.spec.prompt_cache_dir is not None and self.kind in ("lm", "vlm", None):
+                raise Conflict(
+                    f"Model '{self.spec.name}' is {self.state}: what it keeps in --prompt-cache-dir can only be removed"
+                    " while it is ready. Load it (POST /v1/models/load), then send this again."
+                )
             return frames.CacheStats()
         return await self.life.worker.inspect(clears=clears)
 

@@ -1,5 +1,6 @@
 """The prefix cache as users see it: cached tokens, statistics, and a folder that outlives the server."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -74,7 +75,8 @@ def test_a_conversation_goes_on_after_a_restart(
             assert server.wait() == 0
             assert "Traceback" not in server.log()
             server = start_server(*arguments).wait_until_ready()
-    assert stats(server)["num_bytes"] == 0
+            # While nobody asks for anything, what was in use is read.
+            eventually(lambda: stats(server)["num_bytes"] > 0, "the conversation in memory")
     assert stats(server)["disk_files"] == len(files(tmp_path)) > 0
     second_turn(server, "First: ", answer, num_before)
     after = stats(server)
@@ -133,3 +135,27 @@ class TestStatistics:
         server = start_server("--model-path", never_loading, "--served-model-name", MODEL)
         assert set(stats(server).values()) == {0}
         assert set(server.send("DELETE", "/v1/cache").json()["freed"].values()) == {0}
+
+    def test_are_not_said_to_be_cleared_on_disk_while_a_model_is_not_loaded(
+        self, tiny_model: Path, tmp_path: Path, start_server: StartServer
+    ) -> None:
+        entries = [
+            {"model_path": str(tiny_model), "served_model_name": name, "on_demand": name != MODEL}
+            for name in (MODEL, "called")
+        ]
+        config = tmp_path / "models.json"
+        config.write_text(json.dumps({"models": entries}))
+        server = start_server("--config", config, "--prompt-cache-dir", tmp_path / "prompts").wait_until_ready()
+        assert server.post(chat(model=MODEL)).status_code == 200
+        for query in ("", "?model=called"):
+            refused = server.send("DELETE", f"/v1/cache{query}")
+            assert refused.status_code == 409
+            assert "'called' is unloaded" in refused.json()["error"]["message"]
+        # Of the others, nothing is left all the same.
+        assert memory_of(server, MODEL)["num_bytes"] == 0
+        assert server.post({"model": "called"}, "/v1/models/load").status_code == 200
+        assert server.send("DELETE", "/v1/cache").status_code == 200
+
+
+def memory_of(server: ServerProcess, model: str) -> dict[str, int]:
+    return server.get(f"/v1/cache/stats?model={model}").json()["models"][model]
